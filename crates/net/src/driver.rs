@@ -1,0 +1,340 @@
+//! The connection driver: one task per connection that moves bytes between a socket and a [`Session`].
+//! Hot path.
+//!
+//! An idle connection holds no buffer: reading borrows the core's scratch buffer ([`CoreIo`]), and only the
+//! beginning of a packet whose rest has not come yet is kept with the connection.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::mailbox::Mailbox;
+use crate::output::Output;
+use crate::session::{Closed, Session, Turn};
+
+/// Bytes that one read takes at most: enough to batch, small enough that no connection starves the others.
+const READ_MAX: usize = 256 * 1024;
+/// Events handled in one turn before the output is written.
+const EVENTS_PER_TURN: usize = 256;
+/// How long a closing connection may take to accept what is left for it.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A byte stream with readiness, as tokio's sockets have it. A simulation puts its own pipes behind it.
+pub trait Io: 'static {
+    /// Ready when [`Io::try_read`] may make progress.
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Reads into the spare capacity of `buffer`; 0 means that the peer closed its side.
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize>;
+    /// Ready when [`Io::try_write`] may make progress.
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Writes as much as the stream takes now.
+    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+impl Io for TcpStream {
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        TcpStream::poll_read_ready(self, cx)
+    }
+
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        TcpStream::try_read_buf(self, buffer)
+    }
+
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        TcpStream::poll_write_ready(self, cx)
+    }
+
+    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        TcpStream::try_write_vectored(self, slices)
+    }
+}
+
+/// What the connections of one core share: the scratch buffer that each read borrows.
+#[derive(Clone, Default)]
+pub struct CoreIo {
+    scratch: Rc<RefCell<BytesMut>>,
+}
+
+impl CoreIo {
+    /// One per core.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn take(&self) -> BytesMut {
+        let mut scratch = std::mem::take(&mut *self.scratch.borrow_mut());
+        scratch.reserve(READ_MAX);
+        scratch
+    }
+
+    fn give_back(&self, scratch: BytesMut) {
+        *self.scratch.borrow_mut() = scratch;
+    }
+}
+
+/// Runs one connection to its end. `shutdown` resolves when the broker goes down.
+///
+/// Cancel-safe in the sense that dropping the future closes the socket; [`Session::handle_closed`] is then not
+/// called, so a core only drops it when it drops everything.
+pub async fn drive<S: Session, I: Io>(
+    io: I,
+    core: CoreIo,
+    session: S,
+    mailbox: Mailbox<S::Event>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut connection = Connection {
+        io,
+        core,
+        session,
+        mailbox,
+        partial: BytesMut::new(),
+        output: Output::new(),
+        closing: false,
+        timer: Timer::default(),
+        write_blocked: false,
+        held: false,
+    };
+    let closed = loop {
+        let ready = poll_fn(|cx| {
+            if shutdown.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ready { shutdown: true, ..Ready::default() });
+            }
+            connection.poll_ready(cx)
+        })
+        .await;
+        if let Some(closed) = connection.turn(ready) {
+            break closed;
+        }
+        if ready.read {
+            // Lets the other connections of this core have their turn, and the batches that this turn
+            // filled be sent on.
+            tokio::task::yield_now().await;
+        }
+    };
+    connection.mailbox.close();
+    if closed == Closed::BySession || closed == Closed::Shutdown {
+        connection.linger().await;
+    }
+    connection.session.handle_closed(closed);
+}
+
+/// What a connection woke up for.
+#[derive(Clone, Copy, Default)]
+struct Ready {
+    read: bool,
+    write: bool,
+    events: bool,
+    deadline: bool,
+    shutdown: bool,
+    broken: bool,
+}
+
+impl Ready {
+    fn any(self) -> bool {
+        self.read || self.write || self.events || self.deadline || self.shutdown || self.broken
+    }
+}
+
+struct Connection<S: Session, I: Io> {
+    io: I,
+    core: CoreIo,
+    session: S,
+    mailbox: Mailbox<S::Event>,
+    /// The beginning of a packet whose rest has not come yet.
+    partial: BytesMut,
+    output: Output,
+    closing: bool,
+    timer: Timer,
+    /// The socket took less than we had; wait for it.
+    write_blocked: bool,
+    /// The session stopped wanting input in the middle of `partial`.
+    held: bool,
+}
+
+impl<S: Session, I: Io> Connection<S, I> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        let mut ready = Ready { events: self.mailbox.poll_ready(cx), ..Ready::default() };
+        if self.session.wants_input() {
+            match self.io.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => ready.read = true,
+                Poll::Ready(Err(_)) => ready.broken = true,
+                Poll::Pending => {}
+            }
+        }
+        if self.write_blocked {
+            match self.io.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => ready.write = true,
+                Poll::Ready(Err(_)) => ready.broken = true,
+                Poll::Pending => {}
+            }
+        }
+        ready.deadline = self.timer.poll(self.session.deadline(), cx);
+        if ready.any() { Poll::Ready(ready) } else { Poll::Pending }
+    }
+
+    /// Handles everything that is ready, then writes once. Answers why the connection ended, if it did.
+    fn turn(&mut self, ready: Ready) -> Option<Closed> {
+        if ready.broken {
+            return Some(Closed::Broken);
+        }
+        if ready.shutdown {
+            return Some(Closed::Shutdown);
+        }
+        let now = tokio::time::Instant::now().into_std();
+        if ready.events {
+            self.handle_events(now);
+        }
+        if ready.deadline && !self.closing {
+            let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
+            self.session.handle_deadline(&mut turn);
+        }
+        if self.held && !self.closing && self.session.wants_input() {
+            let mut buffer = std::mem::take(&mut self.partial);
+            self.hand_over(&mut buffer, now);
+            self.partial = buffer;
+        }
+        if ready.read && !self.closing && !self.held {
+            match self.read(now) {
+                Ok(()) => {}
+                Err(closed) => {
+                    let _ = self.write(now);
+                    return Some(closed);
+                }
+            }
+        }
+        if self.write(now).is_err() {
+            return Some(Closed::Broken);
+        }
+        self.closing.then_some(Closed::BySession)
+    }
+
+    fn handle_events(&mut self, now: Instant) {
+        for _ in 0..EVENTS_PER_TURN {
+            if self.closing {
+                return;
+            }
+            let Some(event) = self.mailbox.take() else { return };
+            let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
+            self.session.handle_event(event, &mut turn);
+        }
+    }
+
+    fn read(&mut self, now: Instant) -> Result<(), Closed> {
+        let borrowed = self.partial.is_empty();
+        let mut buffer = if borrowed { self.core.take() } else { std::mem::take(&mut self.partial) };
+        if !borrowed {
+            // A large packet is on its way: read towards its end, growing with what has come.
+            buffer.reserve(buffer.len().clamp(4096, READ_MAX));
+        }
+        let result = match self.io.try_read(&mut buffer) {
+            Ok(0) => Err(Closed::ByPeer),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(Closed::Broken),
+        };
+        if result.is_ok() {
+            self.hand_over(&mut buffer, now);
+        }
+        if borrowed {
+            if !buffer.is_empty() && result.is_ok() {
+                self.partial = BytesMut::from(&buffer[..]);
+            }
+            buffer.clear();
+            self.core.give_back(buffer);
+        } else if !buffer.is_empty() {
+            self.partial = buffer;
+        }
+        result
+    }
+
+    fn hand_over(&mut self, buffer: &mut BytesMut, now: Instant) {
+        if !buffer.is_empty() {
+            let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
+            self.session.handle_input(buffer, &mut turn);
+        }
+        self.held = !buffer.is_empty() && !self.session.wants_input();
+    }
+
+    fn write(&mut self, now: Instant) -> io::Result<()> {
+        self.write_blocked = false;
+        while !self.output.is_empty() {
+            let mut slices = Vec::with_capacity(8);
+            self.output.slices(&mut slices);
+            match self.io.try_write(&slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    drop(slices);
+                    if self.output.advance(written) && !self.closing {
+                        let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
+                        self.session.handle_drained(&mut turn);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.write_blocked = true;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.release();
+        Ok(())
+    }
+
+    /// Writes what is left before the connection is closed, for a bounded time.
+    async fn linger(&mut self) {
+        let deadline = tokio::time::Instant::now() + LINGER;
+        loop {
+            self.closing = true;
+            let now = tokio::time::Instant::now().into_std();
+            if self.write(now).is_err() || self.output.is_empty() {
+                return;
+            }
+            let writable = poll_fn(|cx| self.io.poll_write_ready(cx));
+            if !matches!(tokio::time::timeout_at(deadline, writable).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+/// A deadline on the core's timer wheel that is only re-armed when it fires or moves to the front.
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// Whether `deadline` has come; if not, the task is woken when it does.
+    fn poll(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = deadline.map(tokio::time::Instant::from_std) else {
+            self.sleep = None;
+            return false;
+        };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            if sleep.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            if sleep.deadline() >= deadline {
+                // Fired for real. The session names its next deadline before we are polled again.
+                let elapsed = sleep.deadline() >= deadline;
+                self.sleep = None;
+                return elapsed;
+            }
+            sleep.as_mut().reset(deadline);
+        }
+    }
+}

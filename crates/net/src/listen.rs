@@ -1,0 +1,126 @@
+//! Listening sockets: one per core on the same address (`SO_REUSEPORT`), so that the kernel spreads
+//! connections and no connection ever moves between threads.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How long accepting pauses when the process has no file descriptor left.
+const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why an address cannot be listened on.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another process listens there.
+    #[error("{address} is in use by another process")]
+    InUse {
+        /// The address that was asked for.
+        address: SocketAddr,
+    },
+    /// The system refused.
+    #[error("cannot listen on {address}")]
+    System {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// One address, listened on by every core.
+pub struct SharedListener {
+    address: SocketAddr,
+    sockets: Vec<StdListener>,
+}
+
+impl SharedListener {
+    /// Binds `address` once per core. Port 0 takes a free port, the same for all cores.
+    ///
+    /// A port that another process shares out (`SO_REUSEPORT`) would be joined silently, so a fixed port is first
+    /// probed with an ordinary bind.
+    ///
+    /// # Errors
+    /// [`BindError`], before any connection could have been accepted.
+    pub fn bind(address: SocketAddr, cores: usize) -> Result<Self, BindError> {
+        if address.port() != 0 {
+            socket(address, false)?;
+        }
+        let first = socket(address, true)?;
+        let bound = first.local_addr().map_err(|source| BindError::System { address, source })?;
+        let mut sockets = vec![first];
+        for _ in 1..cores.max(1) {
+            sockets.push(socket(bound, true)?);
+        }
+        for listener in &sockets {
+            socket2::SockRef::from(listener)
+                .listen(BACKLOG)
+                .map_err(|source| BindError::System { address: bound, source })?;
+        }
+        Ok(Self { address: bound, sockets })
+    }
+
+    /// The address in use, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The sockets, one for each core.
+    pub fn into_sockets(self) -> Vec<StdListener> {
+        self.sockets
+    }
+}
+
+fn socket(address: SocketAddr, shared: bool) -> Result<StdListener, BindError> {
+    let bind = || -> io::Result<StdListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if shared {
+            socket.set_reuse_port(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        if !shared {
+            // The probe: a bind alone does not meet a listener that shares its port with itself.
+            socket.listen(1)?;
+        }
+        Ok(socket.into())
+    };
+    bind().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        _ => BindError::System { address, source },
+    })
+}
+
+/// Accepts connections for ever and hands each to `serve`. Errors of single connections are passed over; when
+/// the process is out of file descriptors, accepting pauses.
+///
+/// # Errors
+/// Only if the socket cannot be registered with the core's runtime.
+pub async fn accept_loop(
+    socket: StdListener,
+    mut serve: impl FnMut(TcpStream, SocketAddr),
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(socket)?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Our own output is coalesced; waiting for more only costs latency.
+                let _ = stream.set_nodelay(true);
+                serve(stream, peer);
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                warn!(err = %error, "out of file descriptors; accepting pauses");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+            }
+            Err(_) => {}
+        }
+    }
+}
