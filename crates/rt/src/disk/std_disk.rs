@@ -1,0 +1,190 @@
+//! The real file system, on std and libc.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Disk, DiskFile, DiskLock};
+
+/// The operating system's files. Holds nothing, so copies are free.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StdDisk;
+
+impl StdDisk {
+    /// The operating system's files.
+    pub fn new() -> StdDisk {
+        StdDisk
+    }
+}
+
+struct StdFile {
+    file: File,
+}
+
+struct StdLock {
+    _file: File,
+}
+
+impl DiskLock for StdLock {}
+
+impl Disk for StdDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Arc::new(StdFile { file }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(StdFile { file: File::open(path)? }))
+    }
+
+    fn open_rw(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(StdFile { file }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            // A name that is not UTF-8 is not one of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+            self.create_dir_all(parent)?;
+        }
+        match fs::create_dir(dir) {
+            Ok(()) => {}
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            Err(err) => return Err(err),
+        }
+        match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
+            Some(_) => self.sync_dir(Path::new(".")),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Safety: the descriptor is open for as long as `file` lives.
+        let answer = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+        if answer != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Box::new(StdLock { _file: file }))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let path = std::ffi::CString::new(dir.as_os_str().as_bytes())?;
+        // Safety: all-zero bytes are a valid statvfs, which the call fills in.
+        let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+        // Safety: both pointers are valid for the call.
+        if unsafe { libc::statvfs(path.as_ptr(), &mut stat) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(u64::from(stat.f_bavail).saturating_mul(u64::from(stat.f_frsize)))
+    }
+}
+
+impl DiskFile for StdFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        retry(|| self.file.read_at(buf, offset))
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        retry(|| self.file.write_at(buf, offset))
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.pwritev2(bufs, offset, 0)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        // Safety: the descriptor is open; posix_fallocate falls back to writing where the file system cannot reserve.
+        match unsafe { libc::posix_fallocate(self.file.as_raw_fd(), 0, to_off(len)?) } {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn write_durable_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.pwritev2(&[IoSlice::new(buf)], offset, libc::RWF_DSYNC)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => {
+                    buf = &buf[n..];
+                    offset += n as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StdFile {
+    fn pwritev2(&self, bufs: &[IoSlice<'_>], offset: u64, flags: libc::c_int) -> io::Result<usize> {
+        // Bound: IOV_MAX; a caller with more slices sees a short write and goes on.
+        let count = bufs.len().min(1024) as libc::c_int;
+        let offset = to_off(offset)?;
+        retry(|| {
+            // Safety: IoSlice has the layout of iovec, and the slices live through the call.
+            let n =
+                unsafe { libc::pwritev2(self.file.as_raw_fd(), bufs.as_ptr().cast(), count, offset, flags) };
+            usize::try_from(n).map_err(|_| io::Error::last_os_error())
+        })
+    }
+}
+
+fn to_off(value: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            answer => return answer,
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Placeholder first line, replaced when the crate is built.
+pub mod journal;
