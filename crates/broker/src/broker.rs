@@ -1,0 +1,223 @@
+//! The seam between the fronts and everything below: [`Broker`], its events, and session ownership.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::{Error, Offset, ShardId, TenantId, TopicName};
+use storage::{Append, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
+
+use crate::delivery::{Delivery, Subscriber};
+use crate::message::{Published, Publisher};
+use crate::rows::Rows;
+use crate::topic::{Topic, TopicSpec};
+
+/// The broker as one core sees it: what a front may ask for.
+///
+/// A handle belongs to one core (it is not `Send`); clones are cheap and mean the same core. No method blocks the
+/// thread: what needs the disk or the consensus group is a future that completes on this core.
+///
+/// # Promises
+///
+/// - **An acknowledgement is a promise.** A future that answers `Ok` after a write has seen the write committed
+///   at the durability of its topic; after a crash it is there, visible to every reader of every protocol.
+/// - **Nothing is half done.** A call that answers an error has either had no effect, or (only for
+///   [`model::ErrorKind::Timeout`] and [`model::ErrorKind::Unavailable`]) an unknown one, which a retry with the same
+///   idempotence data resolves.
+/// - **Order.** What one [`Publisher`] pushes to one shard is stored in the order of the pushes. What one
+///   [`Subscriber`] gets from one shard comes in offset order, each record once per [`crate::Cursor`].
+/// - Dropping a future does not undo a write that was begun.
+///
+/// # Errors
+///
+/// Every error is a [`model::Error`]; its kind tells what the caller can do. A front has one exhaustive table from
+/// kind to its own reason codes.
+pub trait Broker: Clone + 'static {
+    // Topics.
+
+    /// The topic of that name, or `None`. Never creates.
+    fn find_topic(
+        &self,
+        tenant: &TenantId,
+        name: &TopicName,
+    ) -> impl Future<Output = Result<Option<Arc<Topic>>, Error>>;
+
+    /// The topic of that name from the cache of this node, without waiting. `None` says nothing about existence.
+    fn cached_topic(&self, tenant: &TenantId, name: &TopicName) -> Option<Arc<Topic>>;
+
+    /// The topic of that name; created with the defaults of first use if it is not there. Concurrent first uses on
+    /// any node agree on one topic.
+    fn open_topic(
+        &self,
+        tenant: &TenantId,
+        name: &TopicName,
+    ) -> impl Future<Output = Result<Arc<Topic>, Error>>;
+
+    /// Creates a topic on purpose. `AlreadyExists` if it is there, however it came to be.
+    fn create_topic(&self, spec: TopicSpec) -> impl Future<Output = Result<Arc<Topic>, Error>>;
+
+    /// Removes a topic with its records. Readers that wait on its shards are woken. A topic created later under the
+    /// same name is another topic with other shards (Spec: storage 32). `NotFound`.
+    fn delete_topic(&self, tenant: &TenantId, name: &TopicName) -> impl Future<Output = Result<(), Error>>;
+
+    /// Topics in name order after `after`, at most `limit`.
+    fn list_topics(
+        &self,
+        tenant: &TenantId,
+        after: Option<&TopicName>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Arc<Topic>>, Error>>;
+
+    // Writing.
+
+    /// Appends one record batch as it came from a producer. It must have passed [`model::batch::validate`]. Answers when it
+    /// is durable, with what became of it (a duplicate is told with its first offset).
+    fn append(&self, shard: ShardId, batch: Bytes) -> impl Future<Output = Result<Append, Error>>;
+
+    /// A publisher of single messages for one connection. Completions of acknowledged messages come to `sink` as
+    /// [`Event::Published`].
+    fn publisher(&self, tenant: &TenantId, sink: Rc<dyn Sink>) -> Publisher;
+
+    // Reading.
+
+    /// Whole batches from the one that contains `from` on, at most `bytes_max` together (the first is always
+    /// returned). From memory at once if the tail is cached, else from the disk. Empty at the end of the shard.
+    fn read(
+        &self,
+        shard: ShardId,
+        from: Offset,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<StoredBatch>, Error>>;
+
+    /// Where the shard starts and ends.
+    fn offsets(&self, shard: ShardId) -> Result<Offsets, Error>;
+
+    /// Finds a record by time, at record precision.
+    fn offset_for_time(
+        &self,
+        shard: ShardId,
+        query: TimeQuery,
+    ) -> impl Future<Output = Result<Option<TimeHit>, Error>>;
+
+    /// Resolves when the shard has grown beyond `beyond`, or is gone. Nothing is polled.
+    fn watch(&self, shard: ShardId, beyond: Offset) -> Watch;
+
+    /// Raises the start of the shard to `to` (at most its end).
+    fn trim(&self, shard: ShardId, to: Offset) -> impl Future<Output = Result<Offsets, Error>>;
+
+    // Subscriptions and sessions.
+
+    /// A new subscriber without subscriptions. Its live deliveries come to `sink` as [`Event::Delivery`].
+    fn subscriber(&self, tenant: &TenantId, sink: Rc<dyn Sink>) -> Subscriber;
+
+    /// Makes the caller the only owner of the session `id` in the whole cluster. A present owner is told
+    /// [`Event::TakeOver`] and hands its state over; an absent one's state comes from the store. `sink` is told
+    /// [`Event::TakeOver`] when somebody else claims the session.
+    fn claim_session(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        sink: Rc<dyn Sink>,
+    ) -> impl Future<Output = Result<SessionLease, Error>>;
+
+    /// Replicated rows, for state that a front keeps: consumer groups, packet identifiers, schedules.
+    fn rows(&self) -> Rows;
+
+    // Retained messages.
+
+    /// Retained messages whose subject matches `filter` (canonical spelling, `+` and `#`), in subject order after `after`, at
+    /// most `limit` of them; expired ones are left out. Page by passing the last subject.
+    fn retained(
+        &self,
+        tenant: &TenantId,
+        filter: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery>, Error>>;
+
+    // Facts.
+
+    /// A name for this cluster that never changes.
+    fn cluster_id(&self) -> Arc<str>;
+    /// This node's number.
+    fn node_id(&self) -> model::NodeId;
+    /// Wall-clock milliseconds since the epoch.
+    fn wall_ms(&self) -> i64;
+    /// A random number, for identifiers that must not be guessed or repeated.
+    fn random(&self) -> u64;
+}
+
+/// Where a core leaves what it has to tell a connection. Implemented by the front over its mailbox.
+///
+/// `tell` is called on the front's own core. It must not call back into the broker: it queues the event and wakes the
+/// connection.
+pub trait Sink {
+    /// Queues the event.
+    fn tell(&self, event: Event);
+}
+
+/// What the broker tells a connection.
+pub enum Event {
+    /// Messages that were pushed with an acknowledgement are decided.
+    Published(Published),
+    /// Records for a subscriber that keeps up.
+    Delivery(Delivery),
+    /// Another connection claims the session: stop delivering, answer with the state to hand over.
+    TakeOver(TakeOver),
+}
+
+/// A session's owner is asked to give it up.
+pub struct TakeOver {
+    answer: Option<Box<dyn FnOnce(Option<Bytes>) + Send>>,
+}
+
+impl TakeOver {
+    pub(crate) fn new(answer: Box<dyn FnOnce(Option<Bytes>) + Send>) -> Self {
+        Self { answer: Some(answer) }
+    }
+
+    /// Hands the session's state over (`None`: there is nothing to keep). After this the old owner must not deliver,
+    /// save or release any more.
+    pub fn hand_over(mut self, state: Option<Bytes>) {
+        if let Some(answer) = self.answer.take() {
+            answer(state);
+        }
+    }
+}
+
+impl Drop for TakeOver {
+    fn drop(&mut self) {
+        // The connection went away without an answer: what was saved last is the state.
+        if let Some(answer) = self.answer.take() {
+            answer(None);
+        }
+    }
+}
+
+/// Ownership of one session. The state is opaque bytes of the front.
+///
+/// Dropping the lease without [`SessionLease::release`] gives the session up as it was saved last.
+pub struct SessionLease {
+    pub(crate) inner: Box<dyn Lease>,
+    /// The state as it was when the session was claimed; `None` if there was no session.
+    pub state: Option<Bytes>,
+}
+
+/// What a lease can do; implemented by the session registry.
+pub(crate) trait Lease {
+    fn save(&mut self, state: Bytes) -> std::pin::Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+    fn release(&mut self, state: Option<Bytes>, expires_at: Option<i64>);
+}
+
+impl SessionLease {
+    /// Makes `state` what is found after a crash. Answers when that is durable.
+    pub fn save(&mut self, state: Bytes) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.inner.save(state)
+    }
+
+    /// Gives the session up: kept with this state until `expires_at` (wall ms; `None`: for ever), or forgotten if
+    /// there is no state. The write is under way when this returns; a claim that follows sees it.
+    pub fn release(mut self, state: Option<Bytes>, expires_at: Option<i64>) {
+        self.inner.release(state, expires_at);
+    }
+}
