@@ -21,8 +21,21 @@
 //!   61   … records, compressed as one blob where the attributes name a codec
 //! ```
 
+mod builder;
+mod compression;
 mod error;
 mod header;
+mod records;
+#[cfg(test)]
+mod testing;
+mod validate;
+mod varint;
+mod walk;
 
+pub use builder::{Appended, BatchBuilder};
+#[cfg(any(test, feature = "compress"))]
+pub use compression::compress_batch;
 pub use error::{BatchError, RecordFault};
 pub use header::{Attributes, BatchHeader, Codec, HEADER_LEN, LEN_PREFIX, field, patched_header};
+pub use records::{HeaderRefs, RecordRef, Records};
+pub use validate::validate;
