@@ -8,7 +8,10 @@ use std::cell::Cell;
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
-use wire::kafka::{APIS, ApiKey, ApiSpec, Limits, decode_request, decode_response, split_request_frame};
+use wire::kafka::{
+    APIS, ApiKey, ApiSpec, Limits, Output, decode_request, decode_response, encode_request,
+    split_request_frame,
+};
 
 /// Counts what the current thread holds, so that tests beside this one do not disturb the figure.
 struct Counting;
@@ -89,11 +92,20 @@ fn decode_everywhere(body: &[u8]) {
             let frame = request(spec, version, body);
             let peak = peak_of(|| decode_request(&frame, &limits));
             assert!(peak <= PEAK_MAX, "{:?} {version}: request takes {peak} bytes", spec.key);
+            assert_comes_back(&frame, &limits);
             let frame = response(spec, version, body);
             let peak = peak_of(|| decode_response(&frame, spec.key, version, &limits));
             assert!(peak <= PEAK_MAX, "{:?} {version}: response takes {peak} bytes", spec.key);
         }
     }
+}
+
+/// What was understood can be said again, and means the same.
+fn assert_comes_back(frame: &Bytes, limits: &Limits) {
+    let Ok(decoded) = decode_request(frame, limits) else { return };
+    let mut output = Output::new();
+    encode_request(&decoded.0, &decoded.1, &mut output).unwrap();
+    assert_eq!(decode_request(&output.take_bytes().slice(4..), limits), Ok(decoded));
 }
 
 #[test]

@@ -2,8 +2,11 @@
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use bytes::Bytes;
-use kafka_wire::{KafkaMessage, fetch_request, fetch_response, produce_request, produce_response};
+use bytes::{Bytes, BytesMut};
+use kafka_wire::{
+    KafkaMessage, OutboundFrameLimits, fetch_request, fetch_response, produce_request, produce_response,
+    response_header_version_for,
+};
 use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaEncode};
 use proptest::collection::vec;
 use proptest::option;
@@ -424,4 +427,61 @@ fn tagged_fields_of_others_are_passed_over() {
     let Response::Fetch(decoded) = decoded else { panic!("{decoded:?}") };
     assert_eq!(decoded.topics[0].partitions[0].index, 3);
     assert_eq!(decoded.topics[0].partitions[0].records, [&b"batch"[..]]);
+}
+
+/// Frames of the generated messages: our header before their body, and back. Both at every version of our table.
+macro_rules! frames_agree {
+    ($($api:ident: $request:ident, $response:ident;)*) => {
+        #[test]
+        fn frames_agree() {
+            $(for version in ApiKey::$api.spec().version_min..=ApiKey::$api.spec().version_max {
+                let message = kafka_wire::$request::default();
+                let version_of = ApiVersion::new(version);
+                let mut frame = BytesMut::new();
+                let limit = OutboundFrameLimits::new(1 << 20);
+                kafka_wire::encode_request(&mut frame, 1, Some("me".into()), &message, version_of, limit).unwrap();
+                let header =
+                    RequestHeader { api: ApiKey::$api, version, correlation_id: 1, client_id: Some("me".into()) };
+                let mut output = Output::new();
+                encode_request(&header, &Request::$api(message), &mut output).unwrap();
+                assert_eq!(output.take_bytes(), frame, "{header:?}");
+                let (decoded_header, decoded) =
+                    decode_request(&frame.freeze().slice(4..), &Limits::default()).unwrap();
+                assert_eq!((decoded_header, decoded.api()), (header, ApiKey::$api));
+
+                let message = kafka_wire::$response::default();
+                let body = message.encode_to_bytes(version_of).unwrap();
+                let (ours, _) = response_through_ours(ApiKey::$api, version, &Response::$api(message));
+                assert_eq!(ours, body, "{:?} {version}", ApiKey::$api);
+                let header_version = response_header_version_for::<kafka_wire::$request>(version_of).unwrap();
+                assert_eq!(ApiKey::$api.has_response_tags(version), header_version == 1);
+            })*
+        }
+    };
+}
+
+frames_agree! {
+    ListOffsets: ListOffsetsRequest, ListOffsetsResponse;
+    Metadata: MetadataRequest, MetadataResponse;
+    OffsetCommit: OffsetCommitRequest, OffsetCommitResponse;
+    OffsetFetch: OffsetFetchRequest, OffsetFetchResponse;
+    FindCoordinator: FindCoordinatorRequest, FindCoordinatorResponse;
+    JoinGroup: JoinGroupRequest, JoinGroupResponse;
+    Heartbeat: HeartbeatRequest, HeartbeatResponse;
+    LeaveGroup: LeaveGroupRequest, LeaveGroupResponse;
+    SyncGroup: SyncGroupRequest, SyncGroupResponse;
+    DescribeGroups: DescribeGroupsRequest, DescribeGroupsResponse;
+    ListGroups: ListGroupsRequest, ListGroupsResponse;
+    CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
+    DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
+    InitProducerId: InitProducerIdRequest, InitProducerIdResponse;
+    OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse;
+    DescribeAcls: DescribeAclsRequest, DescribeAclsResponse;
+    CreateAcls: CreateAclsRequest, CreateAclsResponse;
+    DeleteAcls: DeleteAclsRequest, DeleteAclsResponse;
+    DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse;
+    CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse;
+    DeleteGroups: DeleteGroupsRequest, DeleteGroupsResponse;
+    DescribeClientQuotas: DescribeClientQuotasRequest, DescribeClientQuotasResponse;
+    DescribeCluster: DescribeClusterRequest, DescribeClusterResponse;
 }

@@ -7,7 +7,7 @@ use kafka_wire_core::{ApiVersion, DecodeError, DecodeLimits, EncodeError as Gene
 
 use super::frame::Limits;
 use super::output::Output;
-use super::reader::{Fault, Malformed};
+use super::reader::{Fault, Malformed, STRING_LEN_MAX};
 use super::writer::EncodeError;
 
 /// Tagged fields of one structure that a peer may send and we do not know.
@@ -21,7 +21,7 @@ pub(super) fn decode<M: kafka_wire::KafkaMessage>(
 ) -> Result<M, Malformed> {
     let mut bounds = DecodeLimits::default();
     bounds.max_frame_bytes = body.len();
-    bounds.max_string_bytes = i16::MAX as usize;
+    bounds.max_string_bytes = STRING_LEN_MAX;
     bounds.max_bytes_bytes = body.len();
     // Each element takes a byte or more, so that a larger count cannot be met.
     bounds.max_array_elements = limits.elements_max.min(body.len());

@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use super::messages::{StrBytes, Uuid};
 
+/// Longest string, also where the length is compact.
+pub(super) const STRING_LEN_MAX: usize = i16::MAX as usize;
+
 /// Bytes that are not what the protocol says. The connection that sent them is closed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{fault} at byte {at}")]
@@ -156,6 +159,9 @@ impl<'a> Reader<'a> {
 
     fn string_of(&mut self, len: Option<usize>) -> Result<Option<StrBytes>, Malformed> {
         let Some(len) = len else { return Ok(None) };
+        if len > STRING_LEN_MAX {
+            return Err(self.malformed(Fault::OverLimit));
+        }
         let bytes = self.slice(len)?;
         StrBytes::try_from(bytes).map(Some).map_err(|_| self.malformed(Fault::Utf8))
     }

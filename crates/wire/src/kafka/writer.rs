@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::api::ApiKey;
 use super::messages::{StrBytes, Uuid};
 use super::output::Output;
+use super::reader::STRING_LEN_MAX;
 
 /// A message that its protocol version cannot express. Nothing was written.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl<'a> Writer<'a> {
         if !self.flexible {
             return self.plain_nullable_string(value);
         }
-        if value.is_some_and(|value| value.len() > i16::MAX as usize) {
+        if value.is_some_and(|value| value.len() > STRING_LEN_MAX) {
             return Err(EncodeError::TooLong);
         }
         self.len32(value.map(|value| value.len()))?;
