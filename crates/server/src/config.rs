@@ -1,0 +1,135 @@
+//! The settings: one documented tree, read from defaults, a file, the environment and flags, in that order.
+//!
+//! A section is one file below this module. A setting is one documented field in it plus its line in `Default`: the
+//! file's keys, the variables, `config print`, the checks for typing errors and the reference page follow from that.
+//! Settings are data only. What a crate does with a value is its own affair.
+
+mod groups;
+mod http;
+mod kafka;
+mod limits;
+mod load;
+mod log;
+mod mqtt;
+mod node;
+mod problem;
+mod render;
+mod section;
+mod storage;
+mod topics;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use groups::Groups;
+pub use http::Http;
+pub use kafka::Kafka;
+pub use limits::Limits;
+pub use load::Loaded;
+pub(crate) use load::{Flags, Sources, load};
+pub use log::{Log, LogFormat, LogLevel};
+pub use mqtt::Mqtt;
+pub use node::Node;
+pub use storage::{Durability, Storage};
+pub use topics::Topics;
+pub use values::{Bind, ByteSize, Host, TimeSpan};
+
+pub(crate) use render::print;
+
+use section::{Faults, Section};
+
+/// All settings of a process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `[storage]`
+    pub storage: Storage,
+    /// `[topics]`
+    pub topics: Topics,
+    /// `[groups]`
+    pub groups: Groups,
+    /// `[mqtt]`
+    pub mqtt: Mqtt,
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[http]`
+    pub http: Http,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// How many sections there are.
+const SECTIONS: usize = 9;
+
+impl Config {
+    /// The addresses to listen on, by the names that `listeners.json` uses.
+    #[must_use]
+    pub fn listeners(&self) -> [(&'static str, Bind); 3] {
+        [("mqtt", self.mqtt.bind), ("kafka", self.kafka.bind), ("http", self.http.bind)]
+    }
+
+    fn listeners_mut(&mut self) -> [(&'static str, &mut Bind); 3] {
+        [("mqtt", &mut self.mqtt.bind), ("kafka", &mut self.kafka.bind), ("http", &mut self.http.bind)]
+    }
+
+    /// The sections in the order of the reference page.
+    fn sections(&self) -> [&dyn Section; SECTIONS] {
+        [
+            &self.node,
+            &self.limits,
+            &self.storage,
+            &self.topics,
+            &self.groups,
+            &self.mqtt,
+            &self.kafka,
+            &self.http,
+            &self.log,
+        ]
+    }
+
+    fn sections_mut(&mut self) -> [&mut dyn Section; SECTIONS] {
+        [
+            &mut self.node,
+            &mut self.limits,
+            &mut self.storage,
+            &mut self.topics,
+            &mut self.groups,
+            &mut self.mqtt,
+            &mut self.kafka,
+            &mut self.http,
+            &mut self.log,
+        ]
+    }
+
+    /// What must hold beyond the type of each value, between the sections included.
+    fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        self.node.check(&mut faults);
+        self.limits.check(&mut faults);
+        self.storage.check(&self.limits, &mut faults);
+        self.topics.check(&mut faults);
+        self.groups.check(&mut faults);
+        self.mqtt.check(&mut faults);
+        self.kafka.check(&mut faults);
+        self.check_ports(&mut faults);
+        faults
+    }
+
+    fn check_ports(&self, faults: &mut Faults) {
+        let listeners = self.listeners();
+        for (index, (name, bind)) in listeners.iter().enumerate() {
+            let taken = listeners[..index].iter().find(|(_, other)| bind.port() != 0 && other == bind);
+            if let Some((other, _)) = taken {
+                faults.add(
+                    name,
+                    "bind",
+                    format!("{bind} is also {other}.bind; every listener needs its own"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Lays the file, the environment and the flags over the defaults, and gathers everything that is wrong with them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::Config;
+use super::problem::{Origin, Problem, ProblemKind};
+use super::section::Raw;
+
+/// What variables begin with. A single underscore, as in `ROBUSTMQ_CACHE`, is not ours.
+const PREFIX: &str = "ROBUSTMQ__";
+/// What separates the section from the key in a variable.
+const SEPARATOR: &str = "__";
+/// One typing error per this many letters still looks like the name that was meant.
+const LETTERS_PER_ERROR: usize = 3;
+
+/// Where settings come from.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    /// The file, if one was named. There is no other.
+    pub(crate) file: Option<PathBuf>,
+    /// All variables of the process.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// The command line.
+    pub(crate) flags: Flags,
+}
+
+/// Settings that have a flag.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    /// `--data-dir`
+    pub(crate) data_dir: Option<PathBuf>,
+    /// `--any-port`
+    pub(crate) any_port: bool,
+}
+
+/// Settings that are complete and keep all rules.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    origins: Origins,
+}
+
+type Origins = BTreeMap<(&'static str, &'static str), Origin>;
+
+impl Loaded {
+    /// Where the value of `section.key` comes from.
+    pub(crate) fn origin(&self, section: &'static str, key: &'static str) -> &Origin {
+        self.origins.get(&(section, key)).unwrap_or(&Origin::Default)
+    }
+}
+
+/// Reads all sources. The later of defaults, file, environment and flags wins. On failure, everything that is wrong is
+/// returned, in the order of the sources.
+pub(crate) fn load(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
+    let mut loader = Loader { config: Config::default(), origins: Origins::new(), problems: Vec::new() };
+    if let Some(path) = &sources.file {
+        loader.file(path);
+    }
+    loader.environment(&sources.environment);
+    loader.flags(&sources.flags);
+    loader.finish()
+}
+
+struct Loader {
+    config: Config,
+    origins: Origins,
+    problems: Vec<Problem>,
+}
+
+impl Loader {
+    fn file(&mut self, path: &Path) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.text(path, &text),
+            Err(error) => {
+                self.report(
+                    Origin::File(path.to_owned()),
+                    ProblemKind::Unreadable { reason: error.to_string() },
+                );
+            }
+        }
+    }
+
+    fn text(&mut self, path: &Path, text: &str) {
+        let origin = |span: Range<usize>| Origin::Line(path.to_owned(), line_at(text, span.start));
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let reason = error.message().to_owned();
+            self.report(origin(error.span().unwrap_or(0..0)), ProblemKind::Syntax { reason });
+        }
+        for (name, value) in table.get_ref() {
+            let section = name.get_ref().as_ref();
+            match value.get_ref() {
+                DeValue::Table(settings) => {
+                    if self.known_section(section, || origin(name.span())) {
+                        for (key, value) in settings {
+                            let origin = origin(key.span());
+                            let found = &text[value.span()];
+                            self.set(
+                                Place { section, key: key.get_ref(), found },
+                                raw(value.get_ref()),
+                                origin,
+                            );
+                        }
+                    }
+                }
+                _ => {
+                    let kind = self.misplaced(section);
+                    self.report(origin(name.span()), kind);
+                }
+            }
+        }
+    }
+
+    fn environment(&mut self, variables: &[(OsString, OsString)]) {
+        let mut ours: Vec<(String, Option<&str>)> = variables
+            .iter()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_str()))
+            .filter(|(name, _)| name.starts_with(PREFIX))
+            .collect();
+        ours.sort();
+        for (name, value) in ours {
+            self.variable(&name, value);
+        }
+    }
+
+    fn variable(&mut self, variable: &str, value: Option<&str>) {
+        let name = variable[PREFIX.len()..].to_ascii_lowercase();
+        let origin = Origin::Variable(variable.to_owned());
+        let Some((section, key)) = name.split_once(SEPARATOR) else {
+            let rule = format!("a variable is named {PREFIX}SECTION{SEPARATOR}KEY");
+            return self.report(origin, ProblemKind::Rule { name, rule });
+        };
+        if self.known_section(section, || origin.clone()) {
+            let found = value.unwrap_or("bytes that are not UTF-8");
+            let raw = value.map_or(Raw::Other, Raw::Bare);
+            self.set(Place { section, key, found }, raw, origin);
+        }
+    }
+
+    fn flags(&mut self, flags: &Flags) {
+        if let Some(data_dir) = &flags.data_dir {
+            self.config.node.data_dir.clone_from(data_dir);
+            self.origins.insert(("node", "data_dir"), Origin::Flag("--data-dir"));
+        }
+        if flags.any_port {
+            for (section, bind) in self.config.listeners_mut() {
+                bind.take_any_port();
+                self.origins.insert((section, "bind"), Origin::Flag("--any-port"));
+            }
+        }
+    }
+
+    fn set(&mut self, place: Place<'_>, raw: Raw<'_>, origin: Origin) {
+        let Place { section, key, found } = place;
+        let name = format!("{section}.{key}");
+        let sections = self.config.sections_mut();
+        let Some(target) = sections.into_iter().find(|candidate| candidate.name() == section) else { return };
+        let Some(field) = target.fields().iter().find(|field| field.name == key) else {
+            let suggestion = suggest_key(&self.config, section, key);
+            return self.report(origin, ProblemKind::Unknown { name, suggestion });
+        };
+        let at = (target.name(), field.name);
+        match target.set(key, raw) {
+            Ok(()) => {
+                self.origins.insert(at, origin);
+            }
+            Err(expected) => {
+                self.report(origin, ProblemKind::Type { name, expected, found: shortened(found) });
+            }
+        }
+    }
+
+    /// Whether there is such a section; reports it if not.
+    fn known_section(&mut self, section: &str, origin: impl FnOnce() -> Origin) -> bool {
+        let names = self.config.sections().map(|candidate| candidate.name());
+        if names.contains(&section) {
+            return true;
+        }
+        let suggestion = closest(section, names.into_iter()).map(|name| format!("[{name}]"));
+        self.report(origin(), ProblemKind::Unknown { name: format!("[{section}]"), suggestion });
+        false
+    }
+
+    /// What is wrong with a top-level `name = value`.
+    fn misplaced(&self, name: &str) -> ProblemKind {
+        match settings_named(&self.config, name).next() {
+            Some(setting) => ProblemKind::Unknown { name: name.to_owned(), suggestion: Some(setting) },
+            None => ProblemKind::Misplaced { name: name.to_owned() },
+        }
+    }
+
+    fn report(&mut self, origin: Origin, kind: ProblemKind) {
+        self.problems.push(Problem { origin, kind });
+    }
+
+    fn finish(mut self) -> Result<Loaded, Vec<Problem>> {
+        for fault in self.config.faults().into_vec() {
+            let origin = self.origins.get(&(fault.section, fault.key)).cloned().unwrap_or(Origin::Default);
+            let name = format!("{}.{}", fault.section, fault.key);
+            self.report(origin, ProblemKind::Rule { name, rule: fault.rule });
+        }
+        if self.problems.is_empty() {
+            Ok(Loaded { config: self.config, origins: self.origins })
+        } else {
+            Err(self.problems)
+        }
+    }
+}
+
+/// A setting that somebody names, and what stands there.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    section: &'a str,
+    key: &'a str,
+    found: &'a str,
+}
+
+/// The value of a file, before its type is known.
+fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
+    match value {
+        DeValue::String(text) => Raw::Text(text),
+        DeValue::Integer(integer) => {
+            i128::from_str_radix(integer.as_str(), integer.radix()).map_or(Raw::Other, Raw::Integer)
+        }
+        DeValue::Boolean(boolean) => Raw::Boolean(*boolean),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => Raw::Other,
+    }
+}
+
+/// What was probably meant by an unknown `key` of `section`: one that is spelled alike, else one of that very name in
+/// another section.
+fn suggest_key(config: &Config, section: &str, key: &str) -> Option<String> {
+    let here = config.sections().into_iter().find(|candidate| candidate.name() == section)?;
+    closest(key, here.fields().iter().map(|field| field.name))
+        .map(|name| format!("{section}.{name}"))
+        .or_else(|| settings_named(config, key).next())
+}
+
+/// All settings with this very key.
+fn settings_named<'a>(config: &'a Config, key: &'a str) -> impl Iterator<Item = String> + 'a {
+    config.sections().into_iter().filter_map(move |section| {
+        section.fields().iter().find(|field| field.name == key).map(|_| format!("{}.{key}", section.name()))
+    })
+}
+
+/// The candidate that is spelled most like `name`, if one is alike enough.
+fn closest(name: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(errors, candidate)| *errors <= candidate.len().div_ceil(LETTERS_PER_ERROR))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// The number, from 1, of the line that holds the byte at `offset`.
+fn line_at(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// Bound: what is shown of a value that is wrong.
+const FOUND_CHARACTERS_MAX: usize = 60;
+
+fn shortened(found: &str) -> String {
+    match found.char_indices().nth(FOUND_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}...", &found[..end]),
+        None if found.is_empty() => "nothing".to_owned(),
+        None => found.to_owned(),
+    }
+}

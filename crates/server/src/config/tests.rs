@@ -1,0 +1,266 @@
+//! The tree as a whole: layers, problems with their places, printing, and the reference page.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::load::{Flags, Loaded, Sources, load};
+use super::render::{print, reference};
+use super::section::Raw;
+use super::values::{ByteSize, Host, TimeSpan, Value};
+use super::{Config, Durability};
+
+/// Loads `text` as a file, under `variables`; problems come back as lines with the folder taken off.
+fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("broker.toml");
+    std::fs::write(&file, text).expect("a file");
+    let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let sources = Sources { file: Some(file), environment, flags: Flags::default() };
+    let prefix = format!("{}/", folder.path().display());
+    load(&sources).map_err(|problems| problems.iter().map(|p| p.to_string().replace(&prefix, "")).collect())
+}
+
+fn problems(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    load_text(text, variables).expect_err("problems")
+}
+
+#[test]
+fn no_configuration_is_needed() {
+    assert_eq!(load(&Sources::default()).expect("loads").config, Config::default());
+}
+
+#[test]
+fn every_listener_is_on_loopback_by_default() {
+    for (name, bind) in Config::default().listeners() {
+        assert!(bind.is_loopback(), "{name}");
+    }
+}
+
+#[test]
+fn later_layers_win() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("broker.toml");
+    std::fs::write(&file, "[node]\nid = 7\ndata_dir = \"file\"\ncores = 3\n[mqtt]\nbind = \"127.0.0.2:1\"\n")
+        .expect("a file");
+    let loaded = load(&Sources {
+        file: Some(file.clone()),
+        environment: vec![
+            ("ROBUSTMQ__NODE__DATA_DIR".into(), "variable".into()),
+            ("ROBUSTMQ__NODE__ID".into(), "8".into()),
+            ("ROBUSTMQ_CACHE".into(), "not ours".into()),
+        ],
+        flags: Flags { data_dir: Some(PathBuf::from("flag")), any_port: true },
+    })
+    .expect("loads");
+    assert_eq!(loaded.config.node.cores, 3);
+    assert_eq!(loaded.config.node.id, 8);
+    assert_eq!(loaded.config.node.data_dir, Path::new("flag"));
+    assert_eq!(loaded.config.mqtt.bind.to_string(), "127.0.0.2:0");
+    assert!(loaded.config.listeners().iter().all(|(_, bind)| bind.port() == 0));
+    let origins = ["cores", "id", "data_dir"].map(|key| loaded.origin("node", key).to_string());
+    let expected =
+        [format!("{}:4", file.display()), "ROBUSTMQ__NODE__ID".to_owned(), "--data-dir".to_owned()];
+    assert_eq!(origins, expected);
+}
+
+#[test]
+fn values_of_every_type_are_read_from_the_file() {
+    let text = "[storage]\ndurability = \"os\"\nsegment_bytes = \"128 MiB\"\n[topics]\nretention = \"unlimited\"\n\
+                [kafka]\nauto_create = false\nadvertised = \"broker.example.org:19092\"\n[mqtt]\nmax_inflight = 0x10\n";
+    let config = load_text(text, &[]).expect("loads").config;
+    assert_eq!(config.storage.durability, Durability::Os);
+    assert_eq!(config.storage.segment_bytes.bytes(), 128 << 20);
+    assert_eq!(config.topics.retention, None);
+    assert!(!config.kafka.auto_create);
+    let advertised = config.kafka.advertised.expect("a host");
+    assert_eq!((advertised.name(), advertised.port()), ("broker.example.org", Some(19092)));
+    assert_eq!(config.mqtt.max_inflight, 16);
+}
+
+#[test]
+fn all_problems_are_reported_together_with_their_places() {
+    let text = "[node]\nidd = 1\ncores = \"two\"\n\n[storge]\nx = 1\n\n[mqtt]\nreceive_maximum = 70000\nmax_inflight = 0\n";
+    let variables =
+        [("ROBUSTMQ__KAFKA__BIND", "9092"), ("ROBUSTMQ__LOG__LEVL", "info"), ("ROBUSTMQ__NODE", "1")];
+    let mut found = problems(text, &variables);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "ROBUSTMQ__KAFKA__BIND: kafka.bind: expected an IP address with a port, such as \"127.0.0.1:1883\" or \
+             \"[::]:1883\", found 9092",
+            "ROBUSTMQ__LOG__LEVL: log.levl: no such setting; did you mean log.level?",
+            "ROBUSTMQ__NODE: node: a variable is named ROBUSTMQ__SECTION__KEY",
+            "broker.toml:10: mqtt.max_inflight: must be at least 1",
+            "broker.toml:2: node.idd: no such setting; did you mean node.id?",
+            "broker.toml:3: node.cores: expected an integer from 0 to 65535, found \"two\"",
+            "broker.toml:5: [storge]: no such setting; did you mean [storage]?",
+            "broker.toml:9: mqtt.receive_maximum: expected an integer from 0 to 65535, found 70000",
+        ]
+    );
+}
+
+#[test]
+fn a_key_in_the_wrong_place_is_sent_to_its_section() {
+    let found = problems("durability = \"os\"\nzebra = 1\n[node]\nauto_create = true\nzebra = 1\n", &[]);
+    let expected = [
+        "broker.toml:1: durability: no such setting; did you mean storage.durability?",
+        "broker.toml:4: node.auto_create: no such setting; did you mean kafka.auto_create?",
+        "broker.toml:5: node.zebra: no such setting",
+        "broker.toml:2: zebra: settings belong to a section",
+    ];
+    for line in expected {
+        assert!(found.iter().any(|problem| problem == line), "{line} is not in {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len());
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_line_and_beside_other_problems() {
+    let found = problems("[node]\nid = 1\nid = 2\n[mqtt]\nbind = \n", &[("ROBUSTMQ__NODE__CORES", "many")]);
+    for start in
+        ["broker.toml:3: not valid TOML: ", "broker.toml:5: not valid TOML: ", "ROBUSTMQ__NODE__CORES: "]
+    {
+        assert!(found.iter().any(|problem| problem.starts_with(start)), "{start} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_is_a_problem() {
+    let sources = Sources { file: Some(PathBuf::from("missing/broker.toml")), ..Sources::default() };
+    let found = load(&sources).expect_err("problems");
+    assert!(found[0].to_string().starts_with("missing/broker.toml: cannot be read: "), "{}", found[0]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_text_is_a_problem() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let value = std::ffi::OsString::from_vec(vec![0xff]);
+    let sources = Sources { environment: vec![("ROBUSTMQ__NODE__ID".into(), value)], ..Sources::default() };
+    let found = load(&sources).expect_err("problems");
+    assert!(found[0].to_string().contains("not UTF-8"), "{}", found[0]);
+}
+
+#[test]
+fn rules_between_settings_name_the_setting_to_change() {
+    for (text, expected) in [
+        (
+            "[limits]\nmax_message_bytes = \"64MiB\"",
+            "default: limits.connection_inflight_bytes: must be at least",
+        ),
+        (
+            "[storage]\nsegment_bytes = \"12MiB\"",
+            "broker.toml:2: storage.segment_bytes: must be at least twice",
+        ),
+        (
+            "[storage]\nsegment_bytes = \"67000000B\"",
+            "broker.toml:2: storage.segment_bytes: must be from 64KiB",
+        ),
+        ("[storage]\nhot_bytes = \"200MiB\"", "broker.toml:2: storage.hot_bytes: must be at least 4 times"),
+        (
+            "[kafka]\nmax_session_timeout = \"1s\"",
+            "broker.toml:2: kafka.max_session_timeout: must be at least",
+        ),
+        ("[http]\nbind = \"127.0.0.1:1883\"", "broker.toml:2: http.bind: 127.0.0.1:1883 is also mqtt.bind"),
+        ("[groups]\ndata_groups = 5000", "broker.toml:2: groups.data_groups: must be at most 4095"),
+        ("[node]\nid = 0", "broker.toml:2: node.id: must be at least 1"),
+        ("[topics]\ndefault_shards = 0", "broker.toml:2: topics.default_shards: must be at least 1"),
+    ] {
+        let found = problems(text, &[]);
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn what_is_printed_loads_to_the_same_settings() {
+    let text = "[topics]\nretention = \"unlimited\"\n[kafka]\nadvertised = \"[::1]:9\"\n[node]\ndata_dir = \"a \\\"b\"\n";
+    let loaded = load_text(text, &[("ROBUSTMQ__LOG__LEVEL", "warn")]).expect("loads");
+    let printed = print(&loaded);
+    assert!(printed.contains("# Set by ROBUSTMQ__LOG__LEVEL.\nlevel = \"warn\"\n"), "{printed}");
+    assert_eq!(load_text(&printed, &[]).expect("loads").config, loaded.config);
+}
+
+/// Fails when docs/reference/configuration.md is stale; `cargo xtask gen` makes it write the page instead.
+#[test]
+fn reference_page_is_current() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/configuration.md");
+    if std::env::var_os("ROBUSTMQ_WRITE_GENERATED").is_some() {
+        std::fs::write(&page, reference()).expect("the page is written");
+    }
+    let current = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(current == reference(), "docs/reference/configuration.md is stale; run `cargo xtask gen`");
+}
+
+fn read<T: Value>(text: &str) -> Option<T> {
+    let file = T::read(Raw::Text(text)).ok();
+    let variable = T::read(Raw::Bare(text)).ok();
+    assert_eq!(
+        file.as_ref().map(Value::show),
+        variable.as_ref().map(Value::show),
+        "file and variable differ"
+    );
+    file
+}
+
+#[test]
+fn sizes_and_durations_refuse_what_is_ambiguous() {
+    for text in [
+        "",
+        "10",
+        "10MB",
+        "10mib",
+        "-1KiB",
+        "1.5GiB",
+        "99999999999GiB",
+        "MiB",
+        "1 KiB x",
+        "18446744073709551616B",
+    ] {
+        assert_eq!(read::<ByteSize>(text), None, "{text}");
+    }
+    for text in ["", "10", "10sec", "1h30m", "-1s", "0.5s", "213503982334602d"] {
+        assert_eq!(read::<TimeSpan>(text), None, "{text}");
+    }
+}
+
+#[test]
+fn hosts_are_names_or_addresses_with_or_without_a_port() {
+    for (text, name, port) in [
+        ("broker", "broker", None),
+        ("broker.example.org:9092", "broker.example.org", Some(9092)),
+        ("10.0.0.1", "10.0.0.1", None),
+        ("10.0.0.1:1", "10.0.0.1", Some(1)),
+        ("::1", "::1", None),
+        ("[::1]", "::1", None),
+        ("[::1]:9", "::1", Some(9)),
+    ] {
+        let host = read::<Host>(text).expect(text);
+        assert_eq!((host.name(), host.port()), (name, port), "{text}");
+    }
+    for text in ["", "a b", "a:0", "a:x", "10.0.0.1:0", ":1", "http://a", "a:1:2"] {
+        assert_eq!(read::<Host>(text), None, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn sizes_show_what_they_read(bytes in any::<u64>(), shift in 0_u32..64) {
+        let text = format!("{}B", bytes >> shift << (shift % 41));
+        let size = read::<ByteSize>(&text).expect("a number of bytes");
+        prop_assert_eq!(read::<ByteSize>(&size.to_string()), Some(size));
+    }
+
+    #[test]
+    fn durations_show_what_they_read(millis in any::<u64>()) {
+        let span = TimeSpan::millis(millis);
+        prop_assert_eq!(read::<TimeSpan>(&span.to_string()), Some(span));
+    }
+
+    #[test]
+    fn no_text_makes_reading_panic(text in any::<String>()) {
+        let _ = (read::<ByteSize>(&text), read::<TimeSpan>(&text), read::<Host>(&text), read::<u16>(&text));
+        let _ = load_text(&text, &[]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The binary's inside: the settings, the command line and the assembly of all crates into one process.
+//!
+//! Knows every crate and holds no behaviour of its own.
+
+mod cli;
+mod config;
+
+pub use cli::{Exit, Invocation, Streams, run};
+pub use config::{
+    Bind, ByteSize, Config, Durability, Groups, Host, Http, Kafka, Limits, Loaded, Log, LogFormat, LogLevel,
+    Mqtt, Node, Storage, TimeSpan, Topics,
+};
