@@ -116,7 +116,7 @@ impl BatchHeader {
         self.attributes.codec()
     }
 
-    /// The base sequence's epoch and sequence, if an idempotent producer wrote the batch.
+    /// Whether an idempotent producer wrote the batch, so that epoch and sequence mean something.
     pub const fn is_idempotent(&self) -> bool {
         self.producer_id >= 0
     }
