@@ -7,6 +7,12 @@ use bytes::{Bytes, BytesMut};
 /// Byte strings shorter than this are copied: cheaper than one more entry in a vectored write.
 const SHARED_LEN_MIN: usize = 512;
 
+/// Room for the small fields of a frame: most responses need no more.
+const FRAME_ROOM: usize = 256;
+
+/// Room for the small fields between shared chunks, taken anew once less than `FRAME_ROOM` of it is left.
+const INTERLEAVED_ROOM: usize = 4096;
+
 /// Encoded frames as a list of chunks. Frames are appended whole or not at all.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -47,9 +53,12 @@ impl Output {
         self.len() == 0
     }
 
-    /// Takes everything as chunks in order, for a vectored write. No chunk is empty.
+    /// Takes everything as chunks in order, for a vectored write. No chunk is empty. What stays behind holds no memory.
     pub fn take_chunks(&mut self) -> Vec<Bytes> {
-        self.close_tail();
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            self.chunks.push(Chunk::Own(tail));
+        }
         self.closed = 0;
         let chunks = std::mem::take(&mut self.chunks);
         chunks
@@ -88,6 +97,7 @@ impl Output {
 
     /// Begins a frame: leaves room for its length.
     pub(super) fn begin_frame(&mut self) -> FrameStart {
+        self.tail.reserve(FRAME_ROOM);
         let start = FrameStart { chunk: self.chunks.len(), at: self.tail.len(), closed: self.closed };
         self.tail.extend_from_slice(&[0; 4]);
         start
@@ -119,6 +129,9 @@ impl Output {
         if !self.tail.is_empty() {
             self.closed += self.tail.len();
             self.chunks.push(Chunk::Own(self.tail.split()));
+        }
+        if self.tail.capacity() < FRAME_ROOM {
+            self.tail = BytesMut::with_capacity(INTERLEAVED_ROOM);
         }
     }
 }
