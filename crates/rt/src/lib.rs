@@ -3,6 +3,14 @@
 //! The rest of the house takes these as handles, so that a simulation can put seeded ones in their place. This crate
 //! knows nothing of what is run or stored, and imports nothing in-house.
 
+mod clock;
 mod disk;
+mod rng;
+mod shutdown;
+mod tasks;
 
-pub use disk::{Disk, DiskFile, DiskLock, StdDisk, is_full};
+pub use clock::{Clock, Instant, ManualClock, SystemClock};
+pub use disk::{Disk, DiskFile, DiskLock, DiskOp, Fault, SimDisk, StdDisk, is_full};
+pub use rng::{Rng, SeededRng, SystemRng};
+pub use shutdown::Shutdown;
+pub use tasks::{OnFailure, OnShutdown, TaskHandle, TaskKind, TaskOutput, Tasks};

@@ -3,12 +3,16 @@
 //! Holds the two traits and nothing else. [`StdDisk`](crate::StdDisk) is the real one,
 //! [`SimDisk`](crate::SimDisk) the one that forgets what was not synced. It knows nothing of what is stored.
 
+mod sim;
+mod sim_state;
 mod std_disk;
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::sim::{Fault, SimDisk};
+pub use self::sim_state::DiskOp;
 pub use self::std_disk::StdDisk;
 
 /// An open file. Cheap to share: all positions are arguments, there is no cursor.

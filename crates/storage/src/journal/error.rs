@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use model::GroupId;
+
 /// An error of the journal. Cloned to everybody whose append was in the same frame.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
@@ -27,6 +29,17 @@ pub enum JournalError {
     Refused {
         /// Which rule it breaks.
         reason: &'static str,
+    },
+    /// The append would leave a hole in its group's log (usually because the one before it was refused). Send again from
+    /// `last + 1`.
+    #[error("group {group}: entry {index} would leave a gap after {last}")]
+    Gap {
+        /// Whose log.
+        group: GroupId,
+        /// The index that was given.
+        index: u64,
+        /// The last index that the journal has.
+        last: u64,
     },
     /// The journal is shutting down.
     #[error("the journal is closed")]

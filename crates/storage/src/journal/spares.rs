@@ -1,0 +1,261 @@
+//! Segment files that wait for use: pre-written, or recycled. Keeps the reserve for a full disk.
+//!
+//! ```text
+//! <id>.tmp --pre-write, sync--> <id>.spare --rotate--> <seq>.seg --recycle--> <id>.spare or removed
+//! ```
+//!
+//! A `.tmp` is worthless and removed at opening; a `.spare` may be used whatever is in it, because nothing in it
+//! can pass for a frame of the segment it becomes.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use rt::{Disk, DiskFile};
+
+use super::error::io_error;
+use super::table::{Counters, segment_path};
+use super::{JournalConfig, JournalError};
+
+/// Spares that only entries which free or protect space may use when the disk is full.
+const RESERVE: usize = 2;
+/// Bytes written at a time, and between two syncs, while a file is pre-written.
+const PREWRITE_CHUNK: usize = 1 << 20;
+
+/// A file of `segment_bytes` that is not in use.
+pub(crate) struct Spare {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// Who wants a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Log entries: they leave the reserve alone.
+    Append,
+    /// Votes, purges, truncates, hints and the journal's own entries: they may use the reserve.
+    Reserve,
+}
+
+/// The pool. Its jobs are done by one thread (or by hand, in simulation).
+///
+/// Lock order: a leaf; not held over I/O.
+pub(crate) struct Spares {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    config: JournalConfig,
+    counters: Arc<Counters>,
+    pool: Mutex<Pool>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    ready: VecDeque<Spare>,
+    /// Recycled segments whose files wait to be renamed.
+    retired: VecDeque<(u64, Arc<dyn DiskFile>, u64)>,
+    next_id: u64,
+    /// The last attempt to make a spare failed; do not try again before somebody asks.
+    stuck: bool,
+    closing: bool,
+}
+
+impl Spares {
+    pub(crate) fn new(disk: Arc<dyn Disk>, config: &JournalConfig, counters: Arc<Counters>) -> Spares {
+        Spares {
+            disk,
+            dir: config.stripe_dir(),
+            config: config.clone(),
+            counters,
+            pool: Mutex::default(),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// Takes over a spare file found at opening; removes it if it has another size or there are enough.
+    pub(crate) fn adopt(&self, name: &str) -> Result<(), JournalError> {
+        let path = self.dir.join(name);
+        let Some(id) = name.strip_suffix(".spare").and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        else {
+            return self.disk.remove(&path).map_err(io_error("remove", path));
+        };
+        let file = self.disk.open_rw(&path).map_err(io_error("open", &path))?;
+        let len = file.len().map_err(io_error("measure", &path))?;
+        let mut pool = self.pool.lock();
+        pool.next_id = pool.next_id.max(id + 1);
+        if len == u64::from(self.config.segment_bytes) && pool.ready.len() < self.config.spares_max {
+            pool.ready.push_back(Spare { path, file });
+            return Ok(());
+        }
+        drop(pool);
+        self.disk.remove(&path).map_err(io_error("remove", path))
+    }
+
+    /// A file for the next segment. Prefers a pre-written one; else makes one on the slow path, reserved but not
+    /// pre-written. `Full` if that would touch the reserve of another [`Need`].
+    pub(crate) fn take(&self, need: Need) -> Result<Spare, JournalError> {
+        let size = u64::from(self.config.segment_bytes);
+        let free = self.disk.free_bytes(&self.dir).map_err(io_error("measure", &self.dir))? / size;
+        let mut pool = self.pool.lock();
+        pool.stuck = false;
+        let ready = pool.ready.len();
+        let beyond_reserve = ready > RESERVE || ready as u64 + free > RESERVE as u64;
+        self.wake.notify_one();
+        if need == Need::Append && !beyond_reserve {
+            return Err(JournalError::Full);
+        }
+        if let Some(spare) = pool.ready.pop_front() {
+            return Ok(spare);
+        }
+        drop(pool);
+        Counters::add(&self.counters.slow_segments, 1);
+        self.make(Prepare::Reserve)
+    }
+
+    /// Puts back what was taken and not used.
+    pub(crate) fn put_back(&self, spare: Spare) {
+        self.pool.lock().ready.push_front(spare);
+    }
+
+    /// Hands over the file of a segment whose recycling is on disk.
+    pub(crate) fn retire(&self, seq: u64, file: Arc<dyn DiskFile>, bytes: u64) {
+        self.pool.lock().retired.push_back((seq, file, bytes));
+        self.wake.notify_one();
+    }
+
+    /// Bytes of all files here.
+    pub(crate) fn bytes(&self) -> u64 {
+        let pool = self.pool.lock();
+        let retired: u64 = pool.retired.iter().map(|(_, _, bytes)| bytes).sum();
+        pool.ready.len() as u64 * u64::from(self.config.segment_bytes) + retired
+    }
+
+    /// How many files are ready for use.
+    pub(crate) fn ready(&self) -> usize {
+        self.pool.lock().ready.len()
+    }
+
+    /// Does one job, if there is one: renames a retired file, or pre-writes a spare.
+    pub(crate) fn turn(&self) -> bool {
+        let mut pool = self.pool.lock();
+        if let Some((seq, file, bytes)) = pool.retired.pop_front() {
+            let keep =
+                bytes == u64::from(self.config.segment_bytes) && pool.ready.len() < self.config.spares_max;
+            drop(pool);
+            if let Err(err) = self.rename_retired(seq, file, keep) {
+                // The next opening does it: the recycling is on disk.
+                tracing::warn!(%err, segment = seq, "recycled segment not renamed");
+            }
+            return true;
+        }
+        if pool.stuck || pool.closing || pool.ready.len() >= self.config.spares {
+            return false;
+        }
+        drop(pool);
+        match self.make(Prepare::PreWrite) {
+            Ok(spare) => self.pool.lock().ready.push_back(spare),
+            Err(err) => {
+                self.pool.lock().stuck = true;
+                tracing::warn!(%err, "no spare segment could be made");
+            }
+        }
+        true
+    }
+
+    /// Works until [`close`](Spares::close).
+    pub(crate) fn run(&self) {
+        loop {
+            if self.turn() {
+                continue;
+            }
+            let mut pool = self.pool.lock();
+            let idle = pool.stuck || pool.ready.len() >= self.config.spares;
+            if pool.closing && pool.retired.is_empty() {
+                return;
+            }
+            if pool.retired.is_empty() && (idle || pool.closing) {
+                self.wake.wait(&mut pool);
+            }
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.pool.lock().closing = true;
+        self.wake.notify_all();
+    }
+
+    /// Makes a spare now.
+    pub(crate) fn make(&self, prepare: Prepare) -> Result<Spare, JournalError> {
+        let id = {
+            let mut pool = self.pool.lock();
+            pool.next_id += 1;
+            pool.next_id
+        };
+        let temporary = self.dir.join(format!("{id:016x}.tmp"));
+        let path = self.dir.join(format!("{id:016x}.spare"));
+        let made = self.write_spare(&temporary, &path, prepare);
+        if made.is_err() {
+            // What remains is removed at the next opening if this fails too.
+            let _ = self.disk.remove(&temporary);
+        }
+        made.map(|file| Spare { path, file })
+    }
+
+    fn write_spare(
+        &self,
+        temporary: &Path,
+        path: &Path,
+        prepare: Prepare,
+    ) -> Result<Arc<dyn DiskFile>, JournalError> {
+        let size = u64::from(self.config.segment_bytes);
+        let file = self.disk.create(temporary).map_err(io_error("create", temporary))?;
+        match prepare {
+            Prepare::Reserve => file.preallocate(size).map_err(io_error("reserve", temporary))?,
+            Prepare::PreWrite => {
+                let zeros = vec![0; PREWRITE_CHUNK.min(size as usize)];
+                let mut at = 0;
+                while at < size {
+                    let len = zeros.len().min((size - at) as usize);
+                    file.write_all_at(&zeros[..len], at).map_err(io_error("pre-write", temporary))?;
+                    file.sync_data().map_err(io_error("sync", temporary))?;
+                    at += len as u64;
+                    if self.pool.lock().closing {
+                        return Err(JournalError::Closed);
+                    }
+                }
+            }
+        }
+        file.sync_all().map_err(io_error("sync", temporary))?;
+        self.disk.rename(temporary, path).map_err(io_error("rename", temporary))?;
+        self.disk.sync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
+        Ok(file)
+    }
+
+    fn rename_retired(&self, seq: u64, file: Arc<dyn DiskFile>, keep: bool) -> Result<(), JournalError> {
+        let from = segment_path(&self.dir, seq);
+        if !keep {
+            self.disk.remove(&from).map_err(io_error("remove", from))?;
+            return self.disk.sync_dir(&self.dir).map_err(io_error("sync", &self.dir));
+        }
+        let id = {
+            let mut pool = self.pool.lock();
+            pool.next_id += 1;
+            pool.next_id
+        };
+        let path = self.dir.join(format!("{id:016x}.spare"));
+        self.disk.rename(&from, &path).map_err(io_error("rename", from))?;
+        self.disk.sync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
+        self.pool.lock().ready.push_back(Spare { path, file });
+        Ok(())
+    }
+}
+
+/// How a new file is prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prepare {
+    /// Zeros written and synced: later writes change no metadata.
+    PreWrite,
+    /// Space reserved only: quick, but each later write costs a journal commit of the file system.
+    Reserve,
+}
