@@ -134,7 +134,7 @@ impl Filter {
     }
 
     /// The levels in order.
-    pub fn levels(&self) -> impl ExactSizeIterator<Item = Level<'_>> {
+    pub fn levels(&self) -> impl DoubleEndedIterator<Item = Level<'_>> + ExactSizeIterator {
         self.levels.iter().map(|span| self.level(*span))
     }
 
@@ -169,20 +169,18 @@ impl Filter {
         // Where to resume when the levels after the last `#` do not fit: one subject level further on.
         let mut resume: Option<(usize, Levels<'_>)> = None;
         loop {
-            match self.levels.get(at) {
+            let fits = match self.levels.get(at) {
                 Some(Span::Many) => {
-                    at += 1;
-                    resume = Some((at, rest));
-                    continue;
+                    resume = Some((at + 1, rest));
+                    true
                 }
-                Some(span) => {
-                    if rest.next().is_some_and(|level| self.takes(*span, level)) {
-                        at += 1;
-                        continue;
-                    }
-                }
+                Some(span) => rest.next().is_some_and(|level| self.takes(*span, level)),
                 None if rest.is_done() => return true,
-                None => {}
+                None => false,
+            };
+            if fits {
+                at += 1;
+                continue;
             }
             // An earlier `#` never has to take more: the last one can take whatever is left over.
             let Some((after, mut from)) = resume else { return false };
@@ -302,7 +300,11 @@ impl Build {
         Ok(())
     }
 
-    fn finish(self, hides_dollar: bool) -> Filter {
+    fn finish(mut self, hides_dollar: bool) -> Filter {
+        if self.text.is_empty() {
+            // One empty level alone is spelled like none, and means the same.
+            self.levels.clear();
+        }
         let leads_wild = matches!(self.levels.first(), Some(Span::One | Span::Many));
         Filter {
             text: self.text.into_boxed_str(),

@@ -96,7 +96,8 @@ impl<V: Copy + Eq + Hash> Values<V> {
             if self.list.len() <= LINEAR_MAX / 2 {
                 self.places = None;
             } else if places.len() * 4 < places.capacity() {
-                places.shrink_to(places.len() * 2);
+                let keep = places.len() * 2;
+                places.shrink_to(keep);
             }
         }
         if self.list.len() * 4 < self.list.capacity() {
@@ -159,7 +160,8 @@ impl Children {
                 if table.len() <= LINEAR_MAX / 2 {
                     *self = Children::Few(table.drain().collect());
                 } else if table.len() * 4 < table.capacity() {
-                    table.shrink_to(table.len() * 2);
+                    let keep = table.len() * 2;
+                    table.shrink_to(keep);
                 }
             }
         }

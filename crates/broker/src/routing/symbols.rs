@@ -37,7 +37,8 @@ impl Symbols {
         self.uses.remove(id as usize);
         self.ids.remove(name);
         if self.ids.len() * 4 < self.ids.capacity() {
-            self.ids.shrink_to(self.ids.len() * 2);
+            let keep = self.ids.len() * 2;
+            self.ids.shrink_to(keep);
             self.uses.shrink_to_fit();
         }
     }

@@ -91,7 +91,11 @@ impl<V: Copy + Eq + Hash> Trie<V> {
                 None => self.exact.entry(filter.as_str().into()).or_default().insert(value),
             }
         } else {
-            let node = filter.levels().fold(ROOT, |node, level| self.child_or_new(node, level));
+            let (mut node, mut looped) = (ROOT, false);
+            for level in filter.levels() {
+                node = self.child_or_new(node, level, looped);
+                looped |= level == Level::Many;
+            }
             let entry = self.nodes[node as usize].entry.get_or_insert_default();
             entry.side(filter.hides_dollar()).insert(value)
         };
@@ -103,8 +107,11 @@ impl<V: Copy + Eq + Hash> Trie<V> {
     /// Takes `value` from `filter` and frees what nothing else needs. False, and nothing changes, if it was not
     /// there.
     pub fn remove(&mut self, filter: &Filter, value: V) -> bool {
-        let removed =
-            if filter.is_exact() { self.remove_exact(filter, value) } else { self.remove_wild(filter, value) };
+        let removed = if filter.is_exact() {
+            self.remove_exact(filter, value)
+        } else {
+            self.remove_wild(filter, value)
+        };
         self.len -= usize::from(removed);
         self.generation += u64::from(removed);
         removed
@@ -156,6 +163,11 @@ impl<V: Copy + Eq + Hash> Trie<V> {
         self.exact.len() + (self.nodes.len() - 1) + self.symbols.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn nodes_held(&self) -> usize {
+        self.nodes.capacity()
+    }
+
     /// Moves the set of nodes over one level of the subject, `symbol` being its number if any filter has it.
     fn step(&self, symbol: Option<u32>, scratch: &mut Scratch, emit: &mut Emit<impl FnMut(V)>) {
         let current = mem::take(&mut scratch.current);
@@ -195,12 +207,122 @@ impl<V: Copy + Eq + Hash> Trie<V> {
         }
     }
 
-    fn child_or_new(&mut self, parent: u32, level: Level<'_>) -> u32 {
+    fn remove_exact(&mut self, filter: &Filter, value: V) -> bool {
+        let Some(values) = self.exact.get_mut(filter.as_str()) else { return false };
+        let removed = values.remove(value);
+        if values.list.is_empty() {
+            self.exact.remove(filter.as_str());
+            if self.exact.len() * 4 < self.exact.capacity() {
+                let keep = self.exact.len() * 2;
+                self.exact.shrink_to(keep);
+            }
+        }
+        removed
+    }
+
+    fn remove_wild(&mut self, filter: &Filter, value: V) -> bool {
+        let mut path = Vec::with_capacity(filter.levels().len() + 1);
+        path.push(ROOT);
+        for level in filter.levels() {
+            match self.child(path[path.len() - 1], level) {
+                Some(child) => path.push(child),
+                None => return false,
+            }
+        }
+        let end = &mut self.nodes[path[path.len() - 1] as usize];
+        let Some(entry) = &mut end.entry else { return false };
+        if !entry.side(filter.hides_dollar()).remove(value) {
+            return false;
+        }
+        if entry.is_empty() {
+            end.entry = None;
+        }
+        for (link, level) in path.windows(2).zip(filter.levels()).rev() {
+            let child = &self.nodes[link[1] as usize];
+            if child.entry.is_some() || child.has_children() {
+                break;
+            }
+            self.nodes.remove(link[1] as usize);
+            self.unlink(link[0], level);
+        }
+        self.pack();
+        true
+    }
+
+    fn child(&self, parent: u32, level: Level<'_>) -> Option<u32> {
+        let node = &self.nodes[parent as usize];
+        match level {
+            Level::Literal(name) => node.literals.get(self.symbols.get(name)?),
+            Level::One => Some(node.one).filter(|child| *child != NONE),
+            Level::Many => Some(node.many).filter(|child| *child != NONE),
+        }
+    }
+
+    /// The child of `parent` for `level`; a new one is marked with whether it is below a `#`.
+    fn child_or_new(&mut self, parent: u32, level: Level<'_>, looped: bool) -> u32 {
         if let Some(child) = self.child(parent, level) {
             return child;
         }
-        let looped = self.nodes[parent as usize].looped || self.is_many[parent as usize];
         let child = self.nodes.insert(Node::new(looped)) as u32;
+        let parent = &mut self.nodes[parent as usize];
+        match level {
+            Level::Literal(name) => parent.literals.insert(self.symbols.acquire(name), child),
+            Level::One => parent.one = child,
+            Level::Many => parent.many = child,
+        }
         child
+    }
+
+    fn unlink(&mut self, parent: u32, level: Level<'_>) {
+        let parent = &mut self.nodes[parent as usize];
+        match level {
+            Level::Literal(name) => {
+                let symbol = self.symbols.get(name).expect("a node bears this name until here");
+                parent.literals.remove(symbol);
+                self.symbols.release(name, symbol);
+            }
+            Level::One => parent.one = NONE,
+            Level::Many => parent.many = NONE,
+        }
+    }
+
+    /// Moves the nodes into a smaller arena when three quarters of it are free: a cost of one per removal.
+    fn pack(&mut self) {
+        if self.nodes.capacity() < PACK_FROM || self.nodes.len() * 4 >= self.nodes.capacity() {
+            return;
+        }
+        let mut packed: Slab<Node<V>> = Slab::with_capacity(self.nodes.len() * 2);
+        packed.insert(mem::replace(&mut self.nodes[ROOT as usize], Node::new(false)));
+        let mut at = 0;
+        while at < packed.len() {
+            // Children go behind all that was moved before, so `at` meets each node once.
+            let mut node = mem::replace(&mut packed[at], Node::new(false));
+            let wild = [&mut node.one, &mut node.many];
+            for child in node.literals.nodes_mut().chain(wild.into_iter().filter(|child| **child != NONE)) {
+                *child = packed.insert(self.nodes.remove(*child as usize)) as u32;
+            }
+            packed[at] = node;
+            at += 1;
+        }
+        self.nodes = packed;
+    }
+}
+
+struct Emit<F> {
+    found: F,
+    /// Whether filters that hide `$` see this subject.
+    sees_hiding: bool,
+}
+
+impl<F> Emit<F> {
+    fn entry<V: Copy>(&mut self, entry: &Option<Box<Entry<V>>>)
+    where
+        F: FnMut(V),
+    {
+        let Some(entry) = entry else { return };
+        entry.open.list.iter().copied().for_each(&mut self.found);
+        if self.sees_hiding {
+            entry.hiding.list.iter().copied().for_each(&mut self.found);
+        }
     }
 }
