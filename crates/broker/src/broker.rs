@@ -1,5 +1,6 @@
 //! The seam between the fronts and everything below: [`Broker`], its events, and session ownership.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use storage::{Append, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
 
 use crate::delivery::{Delivery, Subscriber};
 use crate::message::{Published, Publisher};
+use crate::routing::Filter;
 use crate::rows::Rows;
 use crate::topic::{Topic, TopicSpec};
 
@@ -100,7 +102,7 @@ pub trait Broker: Clone + 'static {
     ) -> impl Future<Output = Result<Option<TimeHit>, Error>>;
 
     /// Resolves when the shard has grown beyond `beyond`, or is gone. Nothing is polled.
-    fn watch(&self, shard: ShardId, beyond: Offset) -> Watch;
+    fn watch(&self, shard: ShardId, beyond: Offset) -> Result<Watch, Error>;
 
     /// Raises the start of the shard to `to` (at most its end).
     fn trim(&self, shard: ShardId, to: Offset) -> impl Future<Output = Result<Offsets, Error>>;
@@ -125,12 +127,12 @@ pub trait Broker: Clone + 'static {
 
     // Retained messages.
 
-    /// Retained messages whose subject matches `filter` (canonical spelling, `+` and `#`), in subject order after `after`, at
-    /// most `limit` of them; expired ones are left out. Page by passing the last subject.
+    /// Retained messages whose subject matches `filter`, in subject order after `after`, at most `limit` of them; expired
+    /// ones are left out. Page by passing the last subject. Each is a batch of one record without a position.
     fn retained(
         &self,
         tenant: &TenantId,
-        filter: &str,
+        filter: &Filter,
         after: Option<&str>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Delivery>, Error>>;
@@ -205,19 +207,29 @@ pub struct SessionLease {
 
 /// What a lease can do; implemented by the session registry.
 pub(crate) trait Lease {
-    fn save(&mut self, state: Bytes) -> std::pin::Pin<Box<dyn Future<Output = Result<(), Error>>>>;
-    fn release(&mut self, state: Option<Bytes>, expires_at: Option<i64>);
+    fn save(&self, state: Bytes, keep: Keep) -> Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+    fn release(&self, state: Option<Bytes>, keep: Keep);
+}
+
+/// How long a session is kept once nobody owns it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Until somebody removes it.
+    Forever,
+    /// This many ms.
+    For(u64),
 }
 
 impl SessionLease {
-    /// Makes `state` what is found after a crash. Answers when that is durable.
-    pub fn save(&mut self, state: Bytes) -> impl Future<Output = Result<(), Error>> + use<> {
-        self.inner.save(state)
+    /// Makes `state` what is found after a crash; the time that it is `keep`t counts from the crash. Answers when that is
+    /// durable. Saves take effect in the order of the calls.
+    pub fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.inner.save(state, keep)
     }
 
-    /// Gives the session up: kept with this state until `expires_at` (wall ms; `None`: for ever), or forgotten if
-    /// there is no state. The write is under way when this returns; a claim that follows sees it.
-    pub fn release(mut self, state: Option<Bytes>, expires_at: Option<i64>) {
-        self.inner.release(state, expires_at);
+    /// Gives the session up: kept with this state, or forgotten if there is none (or it is kept for 0 ms). The
+    /// write is under way when this returns; a claim that follows sees it.
+    pub fn release(self, state: Option<Bytes>, keep: Keep) {
+        self.inner.release(state, keep);
     }
 }

@@ -1,13 +1,12 @@
 //! What subscribers get: shared batches, and where a subscriber stands. Hot path.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use model::batch::{BatchError, Records};
-use model::{GroupId, MAX_DECODED_BYTES, Offset, ShardId};
-use storage::{BatchFlags, Position};
+use model::batch::{BatchError, RecordRef, Records};
+use model::{GroupId, MAX_DECODED_BATCH_BYTES, Offset, ShardId, header_name};
+use parking_lot::Mutex;
+use storage::{BatchFlags, Position, StoredBatch};
 
 use crate::topic::Topic;
 
@@ -31,31 +30,56 @@ pub struct Batch {
     /// The stored bytes (base offset 0).
     pub bytes: Bytes,
     records: OnceLock<Result<Records, BatchError>>,
-    images: RefCellImages,
+    images: Mutex<Vec<(u32, Bytes)>>,
 }
 
-type RefCellImages = parking_lot::Mutex<Vec<(u32, Bytes)>>;
-
 impl Batch {
-    pub(crate) fn new(topic: Arc<Topic>, shard: ShardId, group: GroupId, bytes: Bytes) -> Self {
+    /// A batch that is not committed yet, for those who get it live.
+    pub(crate) fn live(topic: Arc<Topic>, shard: ShardId, bytes: Bytes) -> Self {
         Self {
             topic,
             shard,
-            group,
+            group: shard.home(),
             position: None,
             base: Offset::ZERO,
-            flags: BatchFlags::NONE,
+            flags: BatchFlags::AT_MOST_ONCE,
             bytes,
             records: OnceLock::new(),
-            images: parking_lot::Mutex::new(Vec::new()),
+            images: Mutex::new(Vec::new()),
         }
+    }
+
+    /// A committed batch.
+    pub(crate) fn committed(topic: Arc<Topic>, shard: ShardId, stored: StoredBatch) -> Self {
+        Self {
+            topic,
+            shard,
+            group: shard.home(),
+            position: Some(stored.position),
+            base: stored.base,
+            flags: stored.flags,
+            bytes: stored.bytes,
+            records: OnceLock::new(),
+            images: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The subject that a record of this batch was published to: the topic's name, or for a topic that captures,
+    /// what the record says (its `subject` header, else its key).
+    pub fn subject<'a>(&'a self, record: &RecordRef<'a>) -> &'a str {
+        let name = self.topic.name.as_str();
+        if self.topic.config.captures.is_empty() {
+            return name;
+        }
+        let said = record.header(header_name::SUBJECT).flatten().or_else(|| record.key());
+        said.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or(name)
     }
 
     /// The records, decompressed if need be. An error is a batch that no view but Kafka's can show; its offsets are
     /// passed over.
     pub fn records(&self) -> Result<&Records, BatchError> {
         self.records
-            .get_or_init(|| Records::decode(&self.bytes, MAX_DECODED_BYTES))
+            .get_or_init(|| Records::decode(&self.bytes, MAX_DECODED_BATCH_BYTES))
             .as_ref()
             .map_err(BatchError::clone)
     }
@@ -74,15 +98,36 @@ impl Batch {
     }
 }
 
-/// Records for one subscriber.
+/// Records for one subscriber, in offset order.
 #[derive(Clone)]
 pub struct Delivery {
     /// The batch they lie in.
     pub batch: Arc<Batch>,
-    /// Which records of the batch, by index; `None`: all of them.
-    pub records: Option<Rc<[u32]>>,
-    /// The tags of this subscriber's subscriptions that match, in no order, without duplicates.
-    pub tags: Rc<[u32]>,
+    /// Which of them, and for which subscriptions.
+    pub picked: Picked,
+}
+
+/// Which records of a batch a subscriber gets. Tags are those of its subscriptions that match, without
+/// duplicates.
+#[derive(Clone)]
+pub enum Picked {
+    /// All, each for the same tags.
+    All(Arc<[u32]>),
+    /// Some, by index, each with its own tags: a batch of a topic that captures many subjects.
+    Some(Arc<[(u32, Arc<[u32]>)]>),
+}
+
+impl Delivery {
+    /// The `nth` record that is picked: its index in the batch and its tags; `None` beyond the last.
+    pub fn pick(&self, nth: usize) -> Option<(usize, &[u32])> {
+        match &self.picked {
+            Picked::All(tags) => {
+                let count = self.batch.records().map_or(0, Records::len);
+                (nth < count).then_some((nth, tags))
+            }
+            Picked::Some(records) => records.get(nth).map(|(index, tags)| (*index as usize, &tags[..])),
+        }
+    }
 }
 
 /// Where a subscriber stands: for each group, the position up to which it has everything. A group that is not named has
@@ -139,6 +184,3 @@ impl Cursor {
         Some(Self { places })
     }
 }
-
-/// The subscriptions of a core by slot; shared by the core's dispatcher and its subscribers.
-pub(crate) type Shared<T> = Rc<RefCell<T>>;

@@ -5,15 +5,32 @@
 //! is `cluster`.
 
 mod broker;
+mod captures;
+mod core;
 mod delivery;
+mod dispatch;
+mod endings;
+mod lifecycle;
+mod local;
 mod message;
+mod node;
+mod outbox;
+mod partition;
+mod publisher;
+mod retained;
 pub mod routing;
 mod rows;
+mod rows_store;
+mod sessions;
+mod subscriber;
 mod topic;
+mod topics;
 pub mod view;
 
-pub use broker::{Broker, Event, SessionLease, Sink};
-pub use delivery::{Batch, CatchUp, Cursor, Delivery, Start, Subscriber};
+pub use broker::{Broker, Event, Keep, SessionLease, Sink, TakeOver};
+pub use core::Core;
+pub use delivery::{Batch, CatchUp, Cursor, Delivery, Picked, Start, Subscriber};
 pub use message::{Guarantee, Message, Published, Publisher, Retain};
+pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};

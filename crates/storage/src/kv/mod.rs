@@ -1,9 +1,16 @@
 //! `Kv`: the ordered key/value state of one group, changed only by committed entries. What the keys mean is the
 //! caller's; which group it is and how entries are committed is not known here.
 
+mod checkpoint;
+mod map;
+mod rocks;
+
 use std::io::{Read, Write};
 
 use bytes::Bytes;
+
+pub use map::MapKv;
+pub use rocks::RocksStore;
 
 /// The key/value rows of one Raft group on this node, in byte order of their keys.
 ///
@@ -16,7 +23,7 @@ use bytes::Bytes;
 /// ```text
 ///   entries   1 2 3 4 5 6 7 8 9
 ///   flush         ▲               returned 3: entries up to 3 may be purged from the journal
-///   crash             ▲           lost 6..9, or fewer; never 4 without 5 having been allowed to
+///   crash             ▲           6 to 9 are lost, or fewer; never an earlier one without all later ones
 ///   reopen            applied() = 5, replay from 6
 /// ```
 ///

@@ -1,0 +1,339 @@
+//! [`Core`]: the broker as one core sees it. Runs the core's outbox and hands deliveries to its subscribers.
+//! Hot path.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use cluster::Group;
+use model::{Error, ErrorKind, Offset, ShardId, TenantId, TopicName};
+use storage::{Append, LogError, StoredBatch};
+use tokio::sync::oneshot;
+
+use crate::broker::Event;
+use crate::delivery::{Batch, Delivery, Picked};
+use crate::dispatch::{CoreTargets, MatchCache, address};
+use crate::lifecycle;
+use crate::message::Message;
+use crate::node::{CoreEvent, CoreMailbox, Counters, SessionKey, Shared};
+use crate::outbox::{Account, Outbox, Parked, SharedOutbox, count_in};
+use crate::rows::Rows;
+use crate::sessions::{self, Owned, OwnedSessions};
+use crate::subscriber::SubscriberState;
+use crate::topic::Topic;
+
+/// The broker on one core. Clones are the same core; not `Send`. Lives on a `LocalSet`.
+#[derive(Clone)]
+pub struct Core {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    id: u16,
+    shared: Arc<Shared>,
+    groups: Vec<Group>,
+    mailbox: Arc<CoreMailbox>,
+    outbox: SharedOutbox,
+    subscribers: RefCell<AHashMap<u64, Rc<SubscriberState>>>,
+    next_subscriber: Cell<u64>,
+    cache: RefCell<MatchCache>,
+    owned: RefCell<OwnedSessions>,
+    /// Messages whose topic is being opened.
+    parked: RefCell<AHashMap<(TenantId, TopicName), Vec<Parked>>>,
+}
+
+impl Core {
+    /// Core number `id` of the node. Each number is taken once.
+    pub fn new(shared: Arc<Shared>, id: u16) -> Self {
+        let mailbox = Arc::clone(&shared.mailboxes[usize::from(id)]);
+        let groups = shared.node.groups().to_vec();
+        let outbox = Rc::new(RefCell::new(Outbox::new(Arc::clone(&mailbox), &groups)));
+        let inner = Inner {
+            id,
+            shared,
+            groups,
+            mailbox,
+            outbox,
+            subscribers: RefCell::default(),
+            next_subscriber: Cell::new(1),
+            cache: RefCell::default(),
+            owned: RefCell::default(),
+            parked: RefCell::default(),
+        };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// Does the core's share of the work for ever: to be spawned on the core's `LocalSet`.
+    ///
+    /// It is queued behind the connections that are ready, so a flush sees what all of them pushed in this turn.
+    pub async fn run(&self) {
+        loop {
+            let events = poll_fn(|cx| {
+                let posted = self.inner.mailbox.poll_take(cx);
+                let flush = self.inner.outbox.borrow_mut().wants_flush(cx.waker());
+                match posted {
+                    Poll::Ready(events) => Poll::Ready(events),
+                    Poll::Pending if flush => Poll::Ready(std::collections::VecDeque::new()),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await;
+            for event in events {
+                self.handle(event);
+            }
+            self.flush();
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn handle(&self, event: CoreEvent) {
+        match event {
+            CoreEvent::Batches(batches) => {
+                for (batch, targets) in batches {
+                    self.deliver(&batch, targets.as_ref());
+                }
+            }
+            CoreEvent::Decided { flight, outcome } => self.inner.outbox.borrow_mut().decided(flight, &outcome),
+            CoreEvent::TakeOver { key, epoch, answer } => sessions::take_over(self, &key, epoch, answer),
+        }
+    }
+
+    fn flush(&self) {
+        let live = self.inner.outbox.borrow_mut().flush();
+        let cores = self.inner.shared.mailboxes.len();
+        for batch in live {
+            let addressed = address(&self.inner.shared.routes, &mut self.inner.cache.borrow_mut(), cores, &batch);
+            for (core, targets) in addressed {
+                if core == self.inner.id {
+                    self.deliver(&batch, targets.as_ref());
+                } else {
+                    let post = CoreEvent::Batches(vec![(Arc::clone(&batch), targets)]);
+                    self.inner.shared.mailboxes[usize::from(core)].post(post);
+                }
+            }
+        }
+    }
+
+    /// Tells this core's subscribers about a batch.
+    fn deliver(&self, batch: &Arc<Batch>, targets: Option<&CoreTargets>) {
+        match targets {
+            Some(targets) => {
+                for target in targets.iter() {
+                    self.tell(batch, target.subscriber, Picked::All(Arc::clone(&target.tags)));
+                }
+            }
+            None => self.deliver_by_record(batch),
+        }
+    }
+
+    /// A batch of a topic that captures: each record has its own subject.
+    fn deliver_by_record(&self, batch: &Arc<Batch>) {
+        let Ok(records) = batch.records() else { return };
+        let mut picked: AHashMap<u64, Vec<(u32, Arc<[u32]>)>> = AHashMap::new();
+        {
+            let mut cache = self.inner.cache.borrow_mut();
+            let routes = &self.inner.shared.routes;
+            for (index, record) in records.iter().enumerate() {
+                let targets = cache.for_subject(routes, &batch.topic.tenant, batch.subject(&record));
+                let mine = targets.iter().find(|(core, _)| *core == self.inner.id);
+                for target in mine.map_or(&[][..], |(_, targets)| &targets[..]) {
+                    let tags = Arc::clone(&target.tags);
+                    picked.entry(target.subscriber).or_default().push((index as u32, tags));
+                }
+            }
+        }
+        for (subscriber, records) in picked {
+            self.tell(batch, subscriber, Picked::Some(records.into()));
+        }
+    }
+
+    fn tell(&self, batch: &Arc<Batch>, subscriber: u64, picked: Picked) {
+        let subscribers = self.inner.subscribers.borrow();
+        let Some(state) = subscribers.get(&subscriber) else { return };
+        if batch.position.is_none() || state.live.get() {
+            Counters::add(&self.inner.shared.counters.deliveries, 1);
+            state.sink.tell(Event::Delivery(Delivery { batch: Arc::clone(batch), picked }));
+        }
+    }
+
+    // What the rooms of this crate need of their core.
+
+    pub(crate) fn id(&self) -> u16 {
+        self.inner.id
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    pub(crate) fn groups(&self) -> &[Group] {
+        &self.inner.groups
+    }
+
+    pub(crate) fn rows_handle(&self) -> Rows {
+        Rows::new(self.clone())
+    }
+
+    pub(crate) fn wall_ms_now(&self) -> i64 {
+        self.inner.shared.clock.wall_ms()
+    }
+
+    pub(crate) fn started_ms(&self) -> i64 {
+        self.inner.shared.started_ms
+    }
+
+    /// Runs a future on this core.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(future);
+    }
+
+    pub(crate) fn add_subscriber(&self, state: Rc<SubscriberState>) -> u64 {
+        let id = self.inner.next_subscriber.get();
+        self.inner.next_subscriber.set(id + 1);
+        self.inner.subscribers.borrow_mut().insert(id, state);
+        id
+    }
+
+    pub(crate) fn remove_subscriber(&self, id: u64) {
+        self.inner.subscribers.borrow_mut().remove(&id);
+    }
+
+    pub(crate) fn owned_sessions(&self) -> RefMut<'_, OwnedSessions> {
+        self.inner.owned.borrow_mut()
+    }
+
+    pub(crate) fn own(&self, key: SessionKey, owned: Owned) {
+        self.inner.owned.borrow_mut().insert(key, owned);
+    }
+
+    pub(crate) fn disown(&self, key: &SessionKey, epoch: u64) {
+        let mut owned = self.inner.owned.borrow_mut();
+        if owned.get(key).is_some_and(|owner| owner.is_of(epoch)) {
+            owned.remove(key);
+        }
+    }
+
+    /// Notes when a session ends.
+    pub(crate) fn expire_later(&self, key: SessionKey, at_ms: i64) {
+        self.inner.shared.endings.add(key, at_ms);
+    }
+
+    /// Grows when what this core remembers about names may be stale.
+    pub(crate) fn topics_generation(&self) -> u64 {
+        let shared = &self.inner.shared;
+        shared.directory.generation().wrapping_add(shared.captures.generation())
+    }
+
+    /// A topic that messages may be pushed to now: known, and none of its earlier messages still parked.
+    pub(crate) fn resolved(&self, tenant: &TenantId, name: &TopicName) -> Option<Arc<Topic>> {
+        let topic = self.inner.shared.directory.by_name(tenant, name)?;
+        let parked = self.inner.parked.borrow();
+        if parked.is_empty() || !parked.contains_key(&(tenant.clone(), name.clone())) {
+            return Some(topic);
+        }
+        None
+    }
+
+    pub(crate) fn push(
+        &self,
+        topic: &Arc<Topic>,
+        message: &Message<'_>,
+        account: &Rc<Account>,
+        ticket: Option<u64>,
+    ) {
+        count_in(&self.inner.shared.counters);
+        let clock = &self.inner.shared.clock;
+        self.inner.outbox.borrow_mut().push(topic, message, account, ticket, || clock.wall_ms());
+    }
+
+    /// Keeps a message until its topic is open, and opens the topic.
+    pub(crate) fn park(&self, tenant: &TenantId, name: TopicName, message: Parked) {
+        let key = (tenant.clone(), name);
+        let is_first = {
+            let mut parked = self.inner.parked.borrow_mut();
+            let waiting = parked.entry(key.clone()).or_default();
+            waiting.push(message);
+            waiting.len() == 1
+        };
+        if is_first {
+            let core = self.clone();
+            self.spawn(async move {
+                let topic = lifecycle::open(&core, &key.0, &key.1).await;
+                core.unpark(&key, topic.map_err(|error| error.kind()));
+            });
+        }
+    }
+
+    fn unpark(&self, key: &(TenantId, TopicName), topic: Result<Arc<Topic>, ErrorKind>) {
+        let waiting = self.inner.parked.borrow_mut().remove(key).unwrap_or_default();
+        for parked in waiting {
+            match &topic {
+                Ok(topic) => {
+                    let held = parked.message.size();
+                    parked.account.bytes.set(parked.account.bytes.get().saturating_sub(held));
+                    parked.message.with(|message| self.push(topic, message, &parked.account, parked.ticket));
+                }
+                Err(kind) => parked.refuse(*kind),
+            }
+        }
+    }
+
+    pub(crate) async fn append_batch(&self, shard: ShardId, batch: Bytes) -> Result<Append, Error> {
+        Counters::add(&self.inner.shared.counters.batches_in, 1);
+        let outcome = self.inner.outbox.borrow_mut().append(shard, batch);
+        outcome.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "append a batch")))
+    }
+
+    /// Runs what may block elsewhere.
+    pub(crate) async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, outcome) = oneshot::channel();
+        (self.inner.shared.offload)(Box::new(move || {
+            let _ = answer.send(work());
+        }));
+        outcome.await.map_err(|_| Error::new(ErrorKind::Unavailable, "run blocking work"))
+    }
+
+    pub(crate) fn group_of(&self, shard: ShardId) -> Result<&Group, Error> {
+        let group = self.inner.groups.iter().find(|group| group.id() == shard.home());
+        group.ok_or_else(|| Error::new(ErrorKind::NotFound, "find the group of a shard"))
+    }
+
+    /// Reads batches, from the disk if need be.
+    pub(crate) async fn read_cold(
+        &self,
+        group: &Group,
+        shard: ShardId,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<StoredBatch>, Error> {
+        let log = Arc::clone(group.log());
+        let batches = self.offload(move || log.read(shard, from, bytes_max)).await?;
+        batches.map_err(log_error)
+    }
+
+    /// The topic that a shard belongs to.
+    pub(crate) async fn topic_of_shard(&self, shard: ShardId) -> Option<Arc<Topic>> {
+        if let Some(topic) = self.inner.shared.directory.by_shard(shard) {
+            return Some(topic);
+        }
+        lifecycle::load_by_shard(self, shard).await.ok().flatten()
+    }
+}
+
+/// What a log's error means to a caller.
+pub(crate) fn log_error(error: LogError) -> Error {
+    let kind = match &error {
+        LogError::OutOfRange { .. } => ErrorKind::OffsetOutOfRange,
+        LogError::Dropped => ErrorKind::NotFound,
+        LogError::Damaged { .. } => ErrorKind::Corrupt,
+        LogError::Io { .. } => ErrorKind::Unavailable,
+    };
+    Error::with_source(kind, "read a shard", error)
+}

@@ -1,0 +1,126 @@
+//! When sessions end: deadlines in a heap, fired by the first core. Nothing is polled; a session that ends needs no
+//! visit by its client.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use model::Error;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tracing::warn;
+
+use crate::core::Core;
+use crate::node::SessionKey;
+use crate::rows::Place;
+use crate::{lifecycle, sessions, topics};
+
+/// Rows that one scan at the start asks for.
+const SCAN_ROWS: usize = 1024;
+/// Longest sleep: a step of the wall clock is noticed after this at the latest.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// The endings that are known.
+#[derive(Default)]
+pub(crate) struct Endings {
+    heap: Mutex<BinaryHeap<Reverse<(i64, SessionKey)>>>,
+    changed: Notify,
+}
+
+impl Endings {
+    pub(crate) fn add(&self, key: SessionKey, at_ms: i64) {
+        let is_first = {
+            let mut heap = self.heap.lock();
+            let first = heap.peek().map(|Reverse((at, _))| *at);
+            heap.push(Reverse((at_ms, key)));
+            first.is_none_or(|first| at_ms < first)
+        };
+        if is_first {
+            self.changed.notify_one();
+        }
+    }
+
+    fn take_due(&self, now_ms: i64) -> Option<SessionKey> {
+        let mut heap = self.heap.lock();
+        if heap.peek().is_some_and(|Reverse((at, _))| *at <= now_ms) {
+            return heap.pop().map(|Reverse((_, key))| key);
+        }
+        None
+    }
+
+    fn next_ms(&self) -> Option<i64> {
+        self.heap.lock().peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+impl Core {
+    /// Reads what a restart needs: endings of sessions, captures, topics whose removal was interrupted. On one core, before
+    /// connections are accepted.
+    pub async fn recover(&self) -> Result<(), Error> {
+        let started = self.started_ms();
+        for group in self.rows_handle().groups() {
+            let place = Place::Group(group);
+            self.each_row(&place, b"s", |key, value| {
+                if let Some((session, at)) = sessions::ends_of(&key, value, started) {
+                    self.shared().endings.add(session, at);
+                }
+            })
+            .await?;
+            let mut captures = Vec::new();
+            self.each_row(&place, b"c", |_, value| captures.push(value)).await?;
+            for topic in captures.into_iter().filter_map(topics::decode) {
+                self.shared().captures.add(&topic.tenant, &topic.name, &topic.config.captures)?;
+            }
+            let mut dropping = Vec::new();
+            self.each_row(&place, b"d", |_, value| dropping.push(value)).await?;
+            for topic in dropping.into_iter().filter_map(topics::decode) {
+                lifecycle::drop_shards(self, &topic).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends sessions when their time has come, for ever. On one core.
+    pub async fn run_endings(&self) {
+        let endings = &self.shared().endings;
+        loop {
+            while let Some(key) = endings.take_due(self.wall_ms_now()) {
+                if let Err(error) = sessions::expire(self, &key).await {
+                    warn!(client = &*key.1, err = %error, "an expired session could not be removed");
+                }
+            }
+            match endings.next_ms() {
+                None => endings.changed.notified().await,
+                Some(at) => {
+                    let ms = u64::try_from(at - self.wall_ms_now()).unwrap_or(0);
+                    let sleep = Duration::from_millis(ms).min(SLEEP_MAX);
+                    // Woken earlier by an ending that comes first.
+                    let _ = tokio::time::timeout(sleep, endings.changed.notified()).await;
+                }
+            }
+        }
+    }
+
+    async fn each_row(
+        &self,
+        place: &Place,
+        prefix: &'static [u8],
+        mut visit: impl FnMut(Bytes, Bytes),
+    ) -> Result<(), Error> {
+        let mut from = Bytes::new();
+        loop {
+            let prefix = Bytes::from_static(prefix);
+            let rows = self.rows_handle().scan(place, prefix, from, SCAN_ROWS).await?;
+            let is_last = rows.len() < SCAN_ROWS;
+            let Some(last) = rows.last() else { return Ok(()) };
+            let mut next = BytesMut::from(&last.key[..]);
+            next.put_u8(0);
+            from = next.freeze();
+            rows.into_iter().for_each(|row| visit(row.key, row.value));
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}

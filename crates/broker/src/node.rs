@@ -1,0 +1,217 @@
+//! What all cores of a node share: the groups below, the directory of topics, the routes, and a mailbox for each
+//! core.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use cluster::{Node, Observer, Reply, SubmitError};
+use model::{GroupId, TenantId};
+use parking_lot::Mutex;
+use rt::{Clock, Rng};
+
+use crate::captures::Captures;
+use crate::delivery::Batch;
+use crate::dispatch::{CoreTargets, Dispatcher, Routes};
+use crate::endings::Endings;
+use crate::sessions::Registry;
+use crate::topic::Retention;
+use crate::topics::Directory;
+
+/// Runs a closure that may block, away from the threads that serve connections.
+pub type Offload = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
+
+/// Settings of the broker.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// Largest message and largest record batch, bytes.
+    pub message_bytes_max: usize,
+    /// Shards of a topic that does not say.
+    pub shards_default: u16,
+    /// Retention of topics made by first use.
+    pub retention_first_use: Retention,
+    /// Retention of topics created on purpose.
+    pub retention_created: Retention,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+        Self {
+            message_bytes_max: model::MAX_MESSAGE_BYTES,
+            shards_default: 1,
+            retention_first_use: Retention { ms: Some(DAY_MS), bytes: Some(1 << 30) },
+            retention_created: Retention { ms: Some(7 * DAY_MS), bytes: None },
+        }
+    }
+}
+
+/// State that all cores of a node share. Each part has its own short lock; `docs/locks.md` has their order.
+pub struct Shared {
+    pub(crate) node: Arc<Node>,
+    pub(crate) config: BrokerConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    pub(crate) offload: Offload,
+    pub(crate) directory: Directory,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) captures: Captures,
+    pub(crate) registry: Registry,
+    pub(crate) endings: Endings,
+    pub(crate) mailboxes: Vec<Arc<CoreMailbox>>,
+    pub(crate) counters: Counters,
+    /// Topic numbers that this node may give out, by home group.
+    pub(crate) numbers: tokio::sync::Mutex<AHashMap<GroupId, Range<u32>>>,
+    pub(crate) cluster_name: Arc<str>,
+    /// Wall ms at the start.
+    pub(crate) started_ms: i64,
+}
+
+/// What the broker needs from outside.
+pub struct Outside {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Where blocking work goes.
+    pub offload: Offload,
+}
+
+/// What exists before the groups are opened, because they tell it what they apply.
+pub struct Foundation {
+    routes: Arc<Routes>,
+    directory: Directory,
+    mailboxes: Vec<Arc<CoreMailbox>>,
+}
+
+impl Foundation {
+    /// For a node of `cores` cores.
+    pub fn new(cores: usize) -> Self {
+        Self {
+            routes: Arc::default(),
+            directory: Directory::default(),
+            mailboxes: (0..cores.max(1)).map(|_| Arc::default()).collect(),
+        }
+    }
+
+    /// What the groups tell what they apply.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        Arc::new(Dispatcher {
+            routes: Arc::clone(&self.routes),
+            directory: self.directory.clone(),
+            mailboxes: self.mailboxes.clone(),
+            cache: Mutex::default(),
+        })
+    }
+
+    /// The shared state, over an open node.
+    pub fn build(self, node: Arc<Node>, config: BrokerConfig, outside: Outside) -> Arc<Shared> {
+        let cluster_name = node.cluster_name();
+        let started_ms = outside.clock.wall_ms();
+        Arc::new(Shared {
+            node,
+            config,
+            clock: outside.clock,
+            rng: outside.rng,
+            offload: outside.offload,
+            directory: self.directory,
+            routes: self.routes,
+            captures: Captures::default(),
+            registry: Registry::default(),
+            endings: Endings::default(),
+            mailboxes: self.mailboxes,
+            counters: Counters::default(),
+            numbers: tokio::sync::Mutex::default(),
+            cluster_name,
+            started_ms,
+        })
+    }
+}
+
+impl Shared {
+    /// What is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn random(&self) -> u64 {
+        self.rng.next_u64()
+    }
+}
+
+/// What the broker counts, per node. Read by the metrics endpoint.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages pushed by publishers.
+    pub messages_in: AtomicU64,
+    /// Record batches appended as they came.
+    pub batches_in: AtomicU64,
+    /// Batches handed to subscribers.
+    pub deliveries: AtomicU64,
+    /// Topics made by first use.
+    pub topics_created: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, amount: u64) {
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+/// What another thread tells a core.
+pub(crate) enum CoreEvent {
+    /// Batches that concern subscribers of this core.
+    Batches(Vec<(Arc<Batch>, Option<CoreTargets>)>),
+    /// A command of this core's outbox is decided.
+    Decided { flight: usize, outcome: Result<Reply, SubmitError> },
+    /// Somebody claims a session that a connection of this core owns.
+    TakeOver { key: SessionKey, epoch: u64, answer: TakeOverAnswer },
+}
+
+/// Hears the state of a session that is handed over.
+pub(crate) type TakeOverAnswer = Box<dyn FnOnce(Option<Bytes>) + Send>;
+
+/// A session of a tenant.
+pub(crate) type SessionKey = (TenantId, Arc<str>);
+
+/// Events for one core, from any thread. Posting wakes the core once, however much is posted before it runs.
+///
+/// Bound: what is posted is bounded by its sources (commands in flight, entries applied per run, one take-over per
+/// claim).
+#[derive(Default)]
+pub(crate) struct CoreMailbox {
+    inner: Mutex<Posted>,
+}
+
+#[derive(Default)]
+struct Posted {
+    events: VecDeque<CoreEvent>,
+    waker: Option<Waker>,
+}
+
+impl CoreMailbox {
+    pub(crate) fn post(&self, event: CoreEvent) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            inner.events.push_back(event);
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes everything that was posted; pending (and woken later) when there is nothing.
+    pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<VecDeque<CoreEvent>> {
+        let mut inner = self.inner.lock();
+        if inner.events.is_empty() {
+            inner.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::take(&mut inner.events))
+    }
+}

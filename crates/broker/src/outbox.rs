@@ -1,0 +1,413 @@
+//! The outbox of a core: single messages become one batch per shard and turn, batches become one command per
+//! group, and what becomes of them is told to whoever pushed. Hot path.
+//!
+//! ```text
+//!  push ----> open batch (shard, guarantee) --turn ends--> sealed --a flight is free--> Group::submit
+//!                                                 \--> live subscribers (at-most-once messages)
+//! ```
+//!
+//! No timer: a turn ends when the core has run everything that was ready. While two commands of a group are in
+//! flight, the next one fills.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use cluster::{AppendCommand, Command, Group, Reply, RowsCommand, SubmitError};
+use model::batch::BatchBuilder;
+use model::{Error, ErrorKind, GroupId, ShardId};
+use slab::Slab;
+use storage::{Append, BatchFlags};
+use tokio::sync::oneshot;
+
+use crate::broker::{Event, Sink};
+use crate::delivery::Batch;
+use crate::message::{Guarantee, Message, Published, Retain};
+use crate::node::{CoreEvent, CoreMailbox, Counters};
+use crate::partition::partition;
+use crate::retained;
+use crate::rows::RowWrite;
+use crate::topic::Topic;
+
+pub use crate::publisher::Publisher;
+
+/// Commands of one core and group that are submitted and not decided.
+const FLIGHTS_MAX: usize = 2;
+/// An open batch is sealed at this size.
+const BATCH_BYTES_MAX: usize = 512 * 1024;
+/// A command is closed at this size.
+const COMMAND_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a publisher shares with the batches that hold its messages.
+pub(crate) struct Account {
+    pub(crate) sink: Rc<dyn Sink>,
+    /// Bytes pushed and not yet decided.
+    pub(crate) bytes: Cell<usize>,
+    pub(crate) next_ticket: Cell<u64>,
+}
+
+/// Who hears what became of a batch.
+enum Waiter {
+    /// Messages of a publisher; no tickets if nobody waits for them.
+    Publisher { account: Rc<Account>, tickets: std::ops::Range<u64>, bytes: usize },
+    /// A caller of `append`.
+    Caller(oneshot::Sender<Result<Append, Error>>),
+}
+
+struct OpenBatch {
+    topic: Arc<Topic>,
+    shard: ShardId,
+    guarantee: Guarantee,
+    builder: BatchBuilder,
+    waiters: Vec<Waiter>,
+    rows: Vec<RowWrite>,
+}
+
+struct Sealed {
+    append: AppendCommand,
+    waiters: Vec<Waiter>,
+    rows: Vec<RowWrite>,
+}
+
+struct Lane {
+    group: Group,
+    sealed: Vec<Sealed>,
+    flights: usize,
+}
+
+struct Flight {
+    lane: usize,
+    waiters: Vec<Vec<Waiter>>,
+}
+
+/// See the file's comment. One per core.
+pub(crate) struct Outbox {
+    mailbox: Arc<CoreMailbox>,
+    open: AHashMap<(ShardId, bool), OpenBatch>,
+    lanes: Vec<Lane>,
+    flights: Slab<Flight>,
+    /// Wall-clock ms of this turn.
+    turn_ms: i64,
+    requested: bool,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    pub(crate) fn new(mailbox: Arc<CoreMailbox>, groups: &[Group]) -> Self {
+        let lane = |group: &Group| Lane { group: group.clone(), sealed: Vec::new(), flights: 0 };
+        Self {
+            mailbox,
+            open: AHashMap::new(),
+            lanes: groups.iter().map(lane).collect(),
+            flights: Slab::new(),
+            turn_ms: 0,
+            requested: false,
+            waker: None,
+        }
+    }
+
+    /// Whether there is something to flush; if not, `waker` is woken when there is.
+    pub(crate) fn wants_flush(&mut self, waker: &Waker) -> bool {
+        if !self.requested {
+            self.waker = Some(waker.clone());
+        }
+        self.requested
+    }
+
+    /// Copies a message into the open batch of its shard. Answers its size there.
+    pub(crate) fn push(
+        &mut self,
+        topic: &Arc<Topic>,
+        message: &Message<'_>,
+        account: &Rc<Account>,
+        ticket: Option<u64>,
+        now_ms: impl Fn() -> i64,
+    ) {
+        if !self.requested {
+            self.turn_ms = now_ms();
+        }
+        let shard = topic.shards[partition(message.key, message.subject.as_bytes(), topic.shards.len())];
+        let durable = message.guarantee == Guarantee::Durable;
+        let open = self.open.entry((shard, durable)).or_insert_with(|| OpenBatch {
+            topic: Arc::clone(topic),
+            shard,
+            guarantee: message.guarantee,
+            builder: BatchBuilder::with_capacity(1024),
+            waiters: Vec::new(),
+            rows: Vec::new(),
+        });
+        let before = open.builder.len();
+        open.append(message, self.turn_ms);
+        let bytes = open.builder.len() - before;
+        account.bytes.set(account.bytes.get() + bytes);
+        open.wait(account, ticket, bytes);
+        let full = open.builder.len() >= BATCH_BYTES_MAX;
+        self.request();
+        if full && durable {
+            self.seal((shard, durable));
+        }
+    }
+
+    /// Takes a batch as it came from a producer.
+    pub(crate) fn append(
+        &mut self,
+        shard: ShardId,
+        batch: Bytes,
+    ) -> oneshot::Receiver<Result<Append, Error>> {
+        let (answer, outcome) = oneshot::channel();
+        let sealed = Sealed {
+            append: AppendCommand { shard, flags: BatchFlags::NONE, batch },
+            waiters: vec![Waiter::Caller(answer)],
+            rows: Vec::new(),
+        };
+        match self.lanes.iter_mut().find(|lane| lane.group.id() == shard.home()) {
+            Some(lane) => {
+                lane.sealed.push(sealed);
+                self.request();
+            }
+            None => {
+                sealed.waiters.into_iter().for_each(|waiter| waiter.tell(&Err(ErrorKind::NotFound)));
+            }
+        }
+        outcome
+    }
+
+    /// Ends the turn: seals what is open, submits what has a free flight. Answers the batches that live subscribers
+    /// get at once.
+    pub(crate) fn flush(&mut self) -> Vec<Arc<Batch>> {
+        self.requested = false;
+        let mut live = Vec::new();
+        let keys: Vec<_> = self.open.keys().copied().collect();
+        for key in keys {
+            live.extend(self.seal(key));
+        }
+        for lane in 0..self.lanes.len() {
+            self.submit(lane);
+        }
+        live
+    }
+
+    /// A command was decided: tells everybody who waited, and submits the next one.
+    pub(crate) fn decided(&mut self, flight: usize, outcome: &Result<Reply, SubmitError>) {
+        let Some(flight) = self.flights.try_remove(flight) else { return };
+        self.lanes[flight.lane].flights -= 1;
+        for (i, waiters) in flight.waiters.into_iter().enumerate() {
+            let result = match outcome {
+                Ok(reply) => reply.appends.get(i).copied().ok_or(ErrorKind::Internal),
+                Err(error) => Err(kind_of(*error)),
+            };
+            waiters.into_iter().for_each(|waiter| waiter.tell(&result));
+        }
+        self.submit(flight.lane);
+    }
+
+    fn request(&mut self) {
+        if !self.requested {
+            self.requested = true;
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn seal(&mut self, key: (ShardId, bool)) -> Option<Arc<Batch>> {
+        let open = self.open.remove(&key)?;
+        let bytes = open.builder.finish();
+        let is_live = open.guarantee == Guarantee::Live;
+        let flags = if is_live { BatchFlags::AT_MOST_ONCE } else { BatchFlags::NONE };
+        let live = is_live.then(|| Arc::new(Batch::live(open.topic, open.shard, bytes.clone())));
+        let append = AppendCommand { shard: open.shard, flags, batch: bytes };
+        let sealed = Sealed { append, waiters: open.waiters, rows: open.rows };
+        match self.lanes.iter_mut().find(|lane| lane.group.id() == open.shard.home()) {
+            Some(lane) => lane.sealed.push(sealed),
+            None => sealed.waiters.into_iter().for_each(|waiter| waiter.tell(&Err(ErrorKind::NotFound))),
+        }
+        live
+    }
+
+    fn submit(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        while lane.flights < FLIGHTS_MAX && !lane.sealed.is_empty() {
+            let mut bytes = 0;
+            let fits = lane.sealed.iter().take_while(|sealed| {
+                bytes += sealed.append.batch.len();
+                bytes <= COMMAND_BYTES_MAX
+            });
+            let count = fits.count().max(1);
+            let mut command = Command::default();
+            let mut waiters = Vec::with_capacity(count);
+            let mut rows = Vec::new();
+            for sealed in lane.sealed.drain(..count) {
+                command.appends.push(sealed.append);
+                waiters.push(sealed.waiters);
+                rows.extend(sealed.rows);
+            }
+            if !rows.is_empty() {
+                let writes = rows.into_iter().map(RowWrite::into_kv).collect();
+                command.rows = Some(RowsCommand { checks: Vec::new(), writes });
+            }
+            lane.flights += 1;
+            let flight = self.flights.insert(Flight { lane: index, waiters });
+            let mailbox = Arc::clone(&self.mailbox);
+            lane.group.submit(
+                command,
+                Box::new(move |outcome| mailbox.post(CoreEvent::Decided { flight, outcome })),
+            );
+        }
+    }
+}
+
+impl OpenBatch {
+    fn append(&mut self, message: &Message<'_>, timestamp: i64) {
+        let captured = !self.topic.config.captures.is_empty();
+        let subject = message.subject.as_bytes();
+        let headers = message.headers.iter().copied();
+        if captured {
+            let said = (model::header_name::SUBJECT.as_bytes(), Some(subject));
+            let key = message.key.or(Some(subject));
+            self.builder.push(timestamp, key, message.value, headers.chain(std::iter::once(said)));
+        } else {
+            self.builder.push(timestamp, message.key, message.value, headers);
+        }
+        match message.retain {
+            Retain::Keep => {}
+            Retain::Set => self.rows.push(retained::put(&self.topic.tenant, message, timestamp)),
+            Retain::Clear => self.rows.push(retained::delete(&self.topic.tenant, message.subject)),
+        }
+        self.rows.extend_from_slice(message.rows);
+    }
+
+    /// Notes who waits; messages that follow each other share one note.
+    fn wait(&mut self, account: &Rc<Account>, ticket: Option<u64>, size: usize) {
+        if let Some(Waiter::Publisher { account: last, tickets, bytes }) = self.waiters.last_mut()
+            && Rc::ptr_eq(last, account)
+        {
+            match ticket {
+                None if tickets.is_empty() => {
+                    *bytes += size;
+                    return;
+                }
+                Some(ticket) if tickets.end == ticket && !tickets.is_empty() => {
+                    tickets.end += 1;
+                    *bytes += size;
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let tickets = ticket.map_or(0..0, |ticket| ticket..ticket + 1);
+        self.waiters.push(Waiter::Publisher { account: Rc::clone(account), tickets, bytes: size });
+    }
+}
+
+impl Waiter {
+    fn tell(self, result: &Result<Append, ErrorKind>) {
+        match self {
+            Waiter::Publisher { account, tickets, bytes } => {
+                account.bytes.set(account.bytes.get().saturating_sub(bytes));
+                let result = match result {
+                    Ok(Append::Stored { .. } | Append::Duplicate { .. }) => Ok(()),
+                    Ok(Append::ShardDropped) => Err(ErrorKind::NotFound),
+                    Ok(Append::OutOfOrderSequence | Append::FencedEpoch | Append::AlreadyApplied) => {
+                        Err(ErrorKind::Internal)
+                    }
+                    Err(kind) => Err(*kind),
+                };
+                account.sink.tell(Event::Published(Published { tickets, result }));
+            }
+            Waiter::Caller(answer) => {
+                // A caller that went away does not undo the append.
+                let _ = answer.send(result.map_err(|kind| Error::new(kind, "append a batch")));
+            }
+        }
+    }
+}
+
+/// What a caller can do about a command that was not committed.
+pub(crate) fn kind_of(error: SubmitError) -> ErrorKind {
+    match error {
+        SubmitError::Busy | SubmitError::NotLeader => ErrorKind::Unavailable,
+        SubmitError::DiskFull => ErrorKind::StorageFull,
+        SubmitError::Stopped => ErrorKind::Unavailable,
+    }
+}
+
+/// The group of a shard, among the lanes of a node.
+pub(crate) fn group_of(groups: &[Group], id: GroupId) -> Option<&Group> {
+    groups.iter().find(|group| group.id() == id)
+}
+
+/// A message that waits for its topic.
+pub(crate) struct Parked {
+    pub(crate) account: Rc<Account>,
+    pub(crate) ticket: Option<u64>,
+    pub(crate) message: Owned,
+}
+
+/// A message's own copy.
+pub(crate) struct Owned {
+    subject: Box<str>,
+    key: Option<Box<[u8]>>,
+    value: Option<Box<[u8]>>,
+    headers: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
+    guarantee: Guarantee,
+    retain: Retain,
+    rows: Vec<RowWrite>,
+}
+
+impl Owned {
+    pub(crate) fn of(message: &Message<'_>) -> Self {
+        Self {
+            subject: message.subject.into(),
+            key: message.key.map(Into::into),
+            value: message.value.map(Into::into),
+            headers: message.headers.iter().map(|(name, value)| ((*name).into(), value.map(Into::into))).collect(),
+            guarantee: message.guarantee,
+            retain: message.retain,
+            rows: message.rows.to_vec(),
+        }
+    }
+
+    /// Lends the message to `use_it`.
+    pub(crate) fn with<R>(&self, use_it: impl FnOnce(&Message<'_>) -> R) -> R {
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (&name[..], value.as_deref())).collect();
+        use_it(&Message {
+            subject: &self.subject,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: &headers,
+            guarantee: self.guarantee,
+            retain: self.retain,
+            rows: &self.rows,
+        })
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn size(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len())).sum();
+        let payload = self.key.as_ref().map_or(0, |k| k.len()) + self.value.as_ref().map_or(0, |v| v.len());
+        self.subject.len() + payload + headers + 64
+    }
+}
+
+impl Parked {
+    /// The topic cannot be had.
+    pub(crate) fn refuse(self, kind: ErrorKind) {
+        let bytes = self.message.size();
+        self.account.bytes.set(self.account.bytes.get().saturating_sub(bytes));
+        let tickets = self.ticket.map_or(0..0, |ticket| ticket..ticket + 1);
+        self.account.sink.tell(Event::Published(Published { tickets, result: Err(kind) }));
+    }
+}
+
+/// The outbox as a core and its publishers share it.
+pub(crate) type SharedOutbox = Rc<RefCell<Outbox>>;
+
+/// Counts one message in.
+pub(crate) fn count_in(counters: &Counters) {
+    Counters::add(&counters.messages_in, 1);
+}

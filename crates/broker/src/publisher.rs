@@ -1,0 +1,89 @@
+//! [`Publisher`]: how one connection publishes single messages. Hot path.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use model::{ErrorKind, TenantId, TopicName};
+
+use crate::broker::Sink;
+use crate::core::Core;
+use crate::message::{Guarantee, Message};
+use crate::outbox::{Account, Owned, Parked};
+use crate::topic::Topic;
+
+/// Publishes single messages of one connection, in order.
+///
+/// Messages are copied once, into a batch that all connections of the core fill together until the core's turn ends.
+/// Nothing waits: a durable message is answered through the sink ([`crate::Event::Published`]), every ticket exactly once.
+/// Dropping the publisher does not take back what was pushed.
+pub struct Publisher {
+    core: Core,
+    tenant: TenantId,
+    account: Rc<Account>,
+    /// Where the last subject leads: publishers repeat themselves.
+    last: Option<(Box<str>, Arc<Topic>, u64)>,
+}
+
+impl Publisher {
+    pub(crate) fn new(core: Core, tenant: TenantId, sink: Rc<dyn Sink>) -> Self {
+        let account = Rc::new(Account { sink, bytes: Cell::new(0), next_ticket: Cell::new(0) });
+        Self { core, tenant, account, last: None }
+    }
+
+    /// Publishes a message. Answers its ticket if it is durable. What is pushed for one subject is stored in the order of
+    /// the pushes, also while its topic is being created.
+    ///
+    /// # Errors
+    /// `Invalid` for a subject that is no topic name, `TooLarge`; nothing was done.
+    pub fn push(&mut self, message: &Message<'_>) -> Result<Option<u64>, ErrorKind> {
+        let size = message.value.map_or(0, <[u8]>::len) + message.subject.len();
+        if size > self.core.shared().config.message_bytes_max {
+            return Err(ErrorKind::TooLarge);
+        }
+        let topic = self.topic(message.subject)?;
+        let ticket = (message.guarantee == Guarantee::Durable).then(|| {
+            let ticket = self.account.next_ticket.get();
+            self.account.next_ticket.set(ticket + 1);
+            ticket
+        });
+        match topic {
+            Ok(topic) => self.core.push(&topic, message, &self.account, ticket),
+            Err(name) => {
+                let message = Owned::of(message);
+                self.account.bytes.set(self.account.bytes.get() + message.size());
+                let parked = Parked { account: Rc::clone(&self.account), ticket, message };
+                self.core.park(&self.tenant, name, parked);
+            }
+        }
+        Ok(ticket)
+    }
+
+    /// Bytes pushed and not yet decided. A front stops reading its socket above a bound of its own; every decision
+    /// is told ([`crate::Event::Published`], without tickets where nobody waits).
+    pub fn in_flight_bytes(&self) -> usize {
+        self.account.bytes.get()
+    }
+
+    /// The topic that stores a subject, or the name of one that has to be opened first.
+    fn topic(&mut self, subject: &str) -> Result<Result<Arc<Topic>, TopicName>, ErrorKind> {
+        let generation = self.core.topics_generation();
+        if let Some((last, topic, known)) = &self.last
+            && *known == generation
+            && **last == *subject
+        {
+            return Ok(Ok(Arc::clone(topic)));
+        }
+        let name = match self.core.shared().captures.topic_of(&self.tenant, subject) {
+            Some(name) => name,
+            None => TopicName::new(subject).map_err(|_| ErrorKind::Invalid)?,
+        };
+        match self.core.resolved(&self.tenant, &name) {
+            Some(topic) => {
+                self.last = Some((subject.into(), Arc::clone(&topic), generation));
+                Ok(Ok(topic))
+            }
+            None => Ok(Err(name)),
+        }
+    }
+}

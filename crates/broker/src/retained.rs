@@ -1,0 +1,142 @@
+//! Retained messages: one row per subject, written in the same committed entry as the message itself, so that the
+//! last write wins by log order.
+//!
+//! ```text
+//! r <tenant> 00 <subject>  ->  a record batch of one record      (in the group of the subject's topic)
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use model::batch::BatchBuilder;
+use model::{EngineKind, Error, GroupId, ShardId, TenantId, TopicId, TopicName, TopicNumber, header_name};
+
+use crate::core::Core;
+use crate::delivery::{Batch, Delivery, Picked};
+use crate::message::Message;
+use crate::routing::Filter;
+use crate::rows::{Place, RowWrite};
+use crate::topic::{Origin, Retention, Topic, TopicConfig};
+
+/// Rows that one scan looks at.
+const SCAN_ROWS: usize = 512;
+
+/// Key of a subject's retained message; with an empty subject, the prefix of all.
+pub(crate) fn key(tenant: &TenantId, subject: &str) -> Bytes {
+    let mut key = BytesMut::with_capacity(2 + tenant.as_str().len() + subject.len());
+    key.put_u8(b'r');
+    key.put_slice(tenant.as_str().as_bytes());
+    key.put_u8(0);
+    key.put_slice(subject.as_bytes());
+    key.freeze()
+}
+
+/// The write that makes a message the retained one.
+pub(crate) fn put(tenant: &TenantId, message: &Message<'_>, timestamp: i64) -> RowWrite {
+    let size = message.value.map_or(0, <[u8]>::len) + 256;
+    let mut builder = BatchBuilder::with_capacity(size);
+    // A single message is far below the 2 GiB at which a batch refuses.
+    let pushed = builder.push(timestamp, message.key, message.value, message.headers.iter().copied());
+    debug_assert!(pushed.is_ok());
+    RowWrite::Put { key: key(tenant, message.subject), value: builder.finish() }
+}
+
+/// The write that removes a subject's retained message.
+pub(crate) fn delete(tenant: &TenantId, subject: &str) -> RowWrite {
+    RowWrite::Delete { key: key(tenant, subject) }
+}
+
+/// Retained messages that match, in subject order. Costs by the rows that share the filter's literal beginning.
+pub(crate) async fn find(
+    core: &Core,
+    tenant: &TenantId,
+    filter: &Filter,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Delivery>, Error> {
+    let mut found = BTreeMap::new();
+    for group in core.rows_handle().groups() {
+        let place = Place::Group(group);
+        if filter.is_exact() {
+            if after.is_none()
+                && let Some(value) = core.rows_handle().get(&place, key(tenant, filter.as_str())).await?
+            {
+                found.insert(filter.as_str().to_owned(), value);
+            }
+            continue;
+        }
+        scan_group(core, tenant, filter, &place, after, limit, &mut found).await?;
+    }
+    let now = core.wall_ms_now();
+    let deliveries = found.into_iter().take(limit);
+    Ok(deliveries.filter_map(|(subject, value)| delivery(tenant, &subject, value, now)).collect())
+}
+
+async fn scan_group(
+    core: &Core,
+    tenant: &TenantId,
+    filter: &Filter,
+    place: &Place,
+    after: Option<&str>,
+    limit: usize,
+    found: &mut BTreeMap<String, Bytes>,
+) -> Result<(), Error> {
+    let start = key(tenant, "").len();
+    let prefix = key(tenant, filter.literal_prefix());
+    let mut from = after.map_or_else(Bytes::new, |subject| behind(&key(tenant, subject)));
+    let mut matches = 0;
+    loop {
+        let rows = core.rows_handle().scan(place, prefix.clone(), from, SCAN_ROWS).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        from = behind(&last.key);
+        let is_last = rows.len() < SCAN_ROWS;
+        for row in rows {
+            let Ok(subject) = std::str::from_utf8(&row.key[start..]) else { continue };
+            if filter.matches(subject) {
+                found.insert(subject.to_owned(), row.value);
+                matches += 1;
+                if matches == limit {
+                    return Ok(());
+                }
+            }
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// The first key after this one.
+fn behind(key: &[u8]) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
+}
+
+fn delivery(tenant: &TenantId, subject: &str, value: Bytes, now: i64) -> Option<Delivery> {
+    // A retained message stands for its subject, wherever the record is stored.
+    let topic = Arc::new(Topic {
+        id: TopicId::from(0_u128),
+        tenant: tenant.clone(),
+        name: TopicName::new(subject).ok()?,
+        shards: Vec::new(),
+        origin: Origin::FirstUse,
+        config: TopicConfig {
+            engine: EngineKind::Rocksdb,
+            retention: Retention { ms: None, bytes: None },
+            captures: Vec::new(),
+            extra: Vec::new(),
+        },
+    });
+    let nowhere = ShardId::new(EngineKind::Rocksdb, GroupId(1), TopicNumber(0), 0);
+    let batch = Batch::live(topic, nowhere, value);
+    let expired = {
+        let record = batch.records().ok()?.get(0)?;
+        let at = record.header(header_name::EXPIRES_AT).flatten();
+        let at = at.and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse::<i64>().ok());
+        at.is_some_and(|at| at <= now)
+    };
+    (!expired).then(|| Delivery { batch: Arc::new(batch), picked: Picked::All(Arc::new([])) })
+}

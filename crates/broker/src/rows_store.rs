@@ -1,0 +1,138 @@
+//! [`Rows`]: reading and changing replicated rows from a core.
+
+use bytes::Bytes;
+use cluster::{Command, Group, RowCheck, RowsCommand, SubmitError};
+use model::{Error, ErrorKind, GroupId};
+use storage::kv::{KvError, KvWrite};
+use tokio::sync::oneshot;
+
+use crate::core::Core;
+use crate::outbox::kind_of;
+use crate::rows::{Check, Place, Row, RowWrite, RowsOutcome};
+
+/// Replicated rows as one core sees them. Clones are the same.
+///
+/// A read sees every transaction that was answered before it began. Keys of a front begin with a byte and a name of its
+/// own, so that owners cannot meet.
+#[derive(Clone)]
+pub struct Rows {
+    core: Core,
+}
+
+impl Rows {
+    pub(crate) fn new(core: Core) -> Self {
+        Self { core }
+    }
+
+    /// Makes all writes if all checks hold, or none. Answers when that is durable.
+    pub async fn transact(
+        &self,
+        place: &Place,
+        checks: Vec<Check>,
+        writes: Vec<RowWrite>,
+    ) -> Result<RowsOutcome, Error> {
+        self.submit(place, checks, writes).await
+    }
+
+    /// As [`Rows::transact`]; queued when this returns, so that transactions in one place take effect in the order of
+    /// the calls.
+    pub fn submit(
+        &self,
+        place: &Place,
+        checks: Vec<Check>,
+        writes: Vec<RowWrite>,
+    ) -> impl Future<Output = Result<RowsOutcome, Error>> + use<> {
+        let rows = RowsCommand {
+            checks: checks.into_iter().map(Check::into_kv).collect(),
+            writes: writes.into_iter().map(RowWrite::into_kv).collect(),
+        };
+        let (answer, outcome) = oneshot::channel();
+        let refused = match self.group(place) {
+            Ok(group) => {
+                let command = Command { rows: Some(rows), ..Command::default() };
+                group.submit(
+                    command,
+                    Box::new(move |result| {
+                        let _ = answer.send(result);
+                    }),
+                );
+                None
+            }
+            Err(error) => Some(error),
+        };
+        async move {
+            if let Some(error) = refused {
+                return Err(error);
+            }
+            let reply = outcome.await.unwrap_or(Err(SubmitError::Stopped));
+            let reply = reply.map_err(|error| Error::with_source(kind_of(error), "change rows", error))?;
+            match reply.rows {
+                Some(cluster::RowsOutcome::Done) => Ok(RowsOutcome::Done),
+                Some(cluster::RowsOutcome::Refused) => Ok(RowsOutcome::Refused),
+                None => Err(Error::new(ErrorKind::Internal, "change rows")),
+            }
+        }
+    }
+
+    /// The value of a row.
+    pub async fn get(&self, place: &Place, key: Bytes) -> Result<Option<Bytes>, Error> {
+        let kv = self.group(place)?.kv().clone();
+        let value = self.core.offload(move || kv.get(&key)).await?;
+        value.map_err(|error| unreadable("read a row", error))
+    }
+
+    /// Rows whose key begins with `prefix`, in key order from `from` on (empty: from the first), at most `limit`.
+    pub async fn scan(
+        &self,
+        place: &Place,
+        prefix: Bytes,
+        from: Bytes,
+        limit: usize,
+    ) -> Result<Vec<Row>, Error> {
+        let kv = self.group(place)?.kv().clone();
+        let rows = self.core.offload(move || kv.scan(&prefix, &from, limit)).await?;
+        rows.map_err(|error| unreadable("scan rows", error))
+    }
+
+    /// All groups, for whoever gathers rows that lie beside records.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.core.groups().iter().map(Group::id).collect()
+    }
+
+    /// The group of a place.
+    pub fn group_of(&self, place: &Place) -> Result<GroupId, Error> {
+        Ok(self.group(place)?.id())
+    }
+
+    fn group(&self, place: &Place) -> Result<&Group, Error> {
+        let id = match place {
+            Place::ByKey(key) => self.core.shared().node.group_of_key(key).id(),
+            Place::OfShard(shard) => shard.home(),
+            Place::Group(id) => *id,
+        };
+        let group = self.core.groups().iter().find(|group| group.id() == id);
+        group.ok_or_else(|| Error::new(ErrorKind::NotFound, "find a group"))
+    }
+}
+
+impl RowWrite {
+    pub(crate) fn into_kv(self) -> KvWrite {
+        match self {
+            RowWrite::Put { key, value } => KvWrite::Put { key, value },
+            RowWrite::Delete { key } => KvWrite::Delete { key },
+        }
+    }
+}
+
+impl Check {
+    fn into_kv(self) -> RowCheck {
+        match self {
+            Check::Absent { key } => RowCheck::Absent { key },
+            Check::Equals { key, value } => RowCheck::Equals { key, value },
+        }
+    }
+}
+
+fn unreadable(operation: &'static str, error: KvError) -> Error {
+    Error::with_source(ErrorKind::Internal, operation, error)
+}

@@ -1,0 +1,344 @@
+//! Sessions: who owns one, what is stored of it, and when it ends.
+//!
+//! ```text
+//! s <tenant> 00 <id>  ->  owned u8 | keep u64 ms (max: for ever) | since i64 ms | state      (group by hash of the id)
+//! ```
+//!
+//! `owned` is 1 while a connection has the session: after a crash it counts as given up at the start of the broker.
+//! Otherwise `since` says when it was given up.
+//!
+//! One owner in the whole node: the registry maps a session to the core that has it. A claim replaces the entry
+//! first and then asks the former owner for its state, so that two claims at once are served one after the other.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::AHashMap;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use model::{Error, TenantId};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::broker::{Event, Keep, Lease, SessionLease, Sink, TakeOver};
+use crate::core::Core;
+use crate::node::{CoreEvent, SessionKey, TakeOverAnswer};
+use crate::rows::{Check, Place, RowWrite, RowsOutcome};
+
+/// Locks of the registry: claims of different sessions hardly ever meet.
+const REGISTRY_SHARDS: usize = 64;
+
+/// Who owns which session. Locked for one look-up or one insert; never while anything waits.
+pub(crate) struct Registry {
+    shards: Vec<Mutex<AHashMap<SessionKey, Entry>>>,
+    epochs: AtomicU64,
+}
+
+enum Entry {
+    /// A connection of this core has it, or is claiming it.
+    Owned { core: u16, epoch: u64 },
+    /// Given up; the write of this state is under way.
+    Leaving { state: Option<Bytes>, epoch: u64 },
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let shards = (0..REGISTRY_SHARDS).map(|_| Mutex::default()).collect();
+        Self { shards, epochs: AtomicU64::new(1) }
+    }
+}
+
+impl Registry {
+    fn shard(&self, key: &SessionKey) -> &Mutex<AHashMap<SessionKey, Entry>> {
+        let hash = key.1.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        &self.shards[hash as usize % REGISTRY_SHARDS]
+    }
+
+    fn is_owned(&self, key: &SessionKey) -> bool {
+        matches!(self.shard(key).lock().get(key), Some(Entry::Owned { .. }))
+    }
+}
+
+/// What a core keeps of a session that one of its connections has or claims.
+pub(crate) struct Owned {
+    epoch: u64,
+    sink: Rc<dyn Sink>,
+    /// The claim is not finished: who asks meanwhile waits here.
+    claiming: Option<Option<TakeOverAnswer>>,
+}
+
+impl Owned {
+    pub(crate) fn is_of(&self, epoch: u64) -> bool {
+        self.epoch == epoch
+    }
+}
+
+/// Sessions owned on one core.
+pub(crate) type OwnedSessions = AHashMap<SessionKey, Owned>;
+
+pub(crate) async fn claim(
+    core: Core,
+    tenant: TenantId,
+    id: Arc<str>,
+    sink: Rc<dyn Sink>,
+) -> Result<SessionLease, Error> {
+    let key: SessionKey = (tenant, id);
+    let registry = &core.shared().registry;
+    let epoch = registry.epochs.fetch_add(1, Ordering::Relaxed);
+    // A connection of this very core may have it: its `Owned` must be told before it is replaced.
+    let previous = {
+        let mut shard = registry.shard(&key).lock();
+        shard.insert(key.clone(), Entry::Owned { core: core.id(), epoch })
+    };
+    let mut handed_over = None;
+    let mut known = false;
+    match previous {
+        Some(Entry::Owned { core: owner, epoch: owner_epoch }) => {
+            let (answer, state) = oneshot::channel();
+            let answer: TakeOverAnswer = Box::new(move |state| {
+                let _ = answer.send(state);
+            });
+            if owner == core.id() {
+                take_over(&core, &key, owner_epoch, answer);
+            } else {
+                let event = CoreEvent::TakeOver { key: key.clone(), epoch: owner_epoch, answer };
+                core.shared().mailboxes[usize::from(owner)].post(event);
+            }
+            core.own(key.clone(), Owned { epoch, sink, claiming: Some(None) });
+            handed_over = state.await.unwrap_or(None);
+            known = handed_over.is_some();
+        }
+        Some(Entry::Leaving { state, .. }) => {
+            core.own(key.clone(), Owned { epoch, sink, claiming: Some(None) });
+            handed_over = state;
+            known = true;
+        }
+        None => core.own(key.clone(), Owned { epoch, sink, claiming: Some(None) }),
+    }
+    let state = if known { Ok(handed_over) } else { stored(&core, &key).await };
+    finish_claim(&core, &key, epoch);
+    let writer = Rc::new(Writer { core: core.clone(), key, epoch });
+    match state {
+        Ok(state) => Ok(SessionLease { inner: Box::new(Owner { writer, given_up: false.into() }), state }),
+        Err(error) => {
+            writer.give_up_ownership();
+            Err(error)
+        }
+    }
+}
+
+/// Asks the connection of this core that has the session, as of `epoch`, for its state.
+pub(crate) fn take_over(core: &Core, key: &SessionKey, epoch: u64, answer: TakeOverAnswer) {
+    let mut owned = core.owned_sessions();
+    match owned.get_mut(key) {
+        Some(owner) if owner.epoch == epoch => match &mut owner.claiming {
+            Some(waiting) => *waiting = Some(answer),
+            None => {
+                let owner = owned.remove(key);
+                drop(owned);
+                if let Some(owner) = owner {
+                    owner.sink.tell(Event::TakeOver(TakeOver::new(answer)));
+                }
+            }
+        },
+        _ => {
+            drop(owned);
+            // It has just been given up: what was stored last is the state.
+            answer(None);
+        }
+    }
+}
+
+fn finish_claim(core: &Core, key: &SessionKey, epoch: u64) {
+    let waiting = {
+        let mut owned = core.owned_sessions();
+        match owned.get_mut(key) {
+            Some(owner) if owner.epoch == epoch => owner.claiming.take().flatten(),
+            _ => None,
+        }
+    };
+    if let Some(answer) = waiting {
+        take_over(core, key, epoch, answer);
+    }
+}
+
+async fn stored(core: &Core, key: &SessionKey) -> Result<Option<Bytes>, Error> {
+    let row = core.rows_handle().get(&place(key), row_key(key)).await?;
+    let Some(row) = row.and_then(Row::decode) else { return Ok(None) };
+    let expired = row.ends_at(core.started_ms()).is_some_and(|ends| ends <= core.wall_ms_now());
+    Ok((!expired).then_some(row.state))
+}
+
+struct Owner {
+    writer: Rc<Writer>,
+    given_up: std::cell::Cell<bool>,
+}
+
+impl Lease for Owner {
+    fn save(&self, state: Bytes, keep: Keep) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+        Box::pin(self.writer.write(Some(&Row { owned: true, keep, since: 0, state })))
+    }
+
+    fn release(&self, state: Option<Bytes>, keep: Keep) {
+        self.given_up.set(true);
+        let state = if keep == Keep::For(0) { None } else { state };
+        let since = self.writer.core.wall_ms_now();
+        let row = state.clone().map(|state| Row { owned: false, keep, since, state });
+        if let (Some(row), Keep::For(ms)) = (&row, keep) {
+            self.writer.core.expire_later(self.writer.key.clone(), row.since.saturating_add_unsigned(ms));
+        }
+        // Submitted before anybody can claim: what a next owner saves comes later in the group's log.
+        let written = self.writer.write(row.as_ref());
+        self.writer.leave(state);
+        let writer = Rc::clone(&self.writer);
+        self.writer.core.spawn(async move {
+            if let Err(error) = written.await {
+                warn!(client = &*writer.key.1, err = %error, "a session could not be stored");
+            }
+            writer.left();
+        });
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        if !self.given_up.get() {
+            self.writer.give_up_ownership();
+        }
+    }
+}
+
+/// Writes the row of one session for one owner.
+struct Writer {
+    core: Core,
+    key: SessionKey,
+    epoch: u64,
+}
+
+impl Writer {
+    /// Submits the write at once; writes of all owners take effect in the order of these calls.
+    fn write(&self, row: Option<&Row>) -> impl Future<Output = Result<(), Error>> + use<> {
+        let key = row_key(&self.key);
+        let write = match row {
+            Some(row) => RowWrite::Put { key, value: row.encode() },
+            None => RowWrite::Delete { key },
+        };
+        let outcome = self.core.rows_handle().submit(&place(&self.key), Vec::new(), vec![write]);
+        async move { outcome.await.map(|_| ()) }
+    }
+
+    /// The connection gives the session up; until the row is written, claims find the state here.
+    fn leave(&self, state: Option<Bytes>) {
+        self.core.disown(&self.key, self.epoch);
+        let mut shard = self.core.shared().registry.shard(&self.key).lock();
+        if let Some(entry) = shard.get_mut(&self.key)
+            && matches!(entry, Entry::Owned { epoch, .. } if *epoch == self.epoch)
+        {
+            *entry = Entry::Leaving { state, epoch: self.epoch };
+        }
+    }
+
+    /// Everything is written: the store has the truth.
+    fn left(&self) {
+        let mut shard = self.core.shared().registry.shard(&self.key).lock();
+        if matches!(shard.get(&self.key), Some(Entry::Leaving { epoch, .. }) if *epoch == self.epoch) {
+            shard.remove(&self.key);
+        }
+    }
+
+    fn give_up_ownership(&self) {
+        self.core.disown(&self.key, self.epoch);
+        let mut shard = self.core.shared().registry.shard(&self.key).lock();
+        if matches!(shard.get(&self.key), Some(Entry::Owned { epoch, .. }) if *epoch == self.epoch) {
+            shard.remove(&self.key);
+        }
+    }
+}
+
+/// Removes a session whose time is over, unless somebody has it.
+pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<(), Error> {
+    if core.shared().registry.is_owned(key) {
+        return Ok(());
+    }
+    let Some(value) = core.rows_handle().get(&place(key), row_key(key)).await? else { return Ok(()) };
+    let Some(row) = Row::decode(value.clone()) else { return Ok(()) };
+    if row.ends_at(core.started_ms()).is_none_or(|ends| ends > core.wall_ms_now()) {
+        return Ok(());
+    }
+    let key_bytes = row_key(key);
+    let checks = vec![Check::Equals { key: key_bytes.clone(), value }];
+    let outcome =
+        core.rows_handle().transact(&place(key), checks, vec![RowWrite::Delete { key: key_bytes }]).await?;
+    debug_assert!(matches!(outcome, RowsOutcome::Done | RowsOutcome::Refused));
+    Ok(())
+}
+
+/// A stored session.
+struct Row {
+    owned: bool,
+    keep: Keep,
+    since: i64,
+    state: Bytes,
+}
+
+impl Row {
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(17 + self.state.len());
+        out.put_u8(u8::from(self.owned));
+        out.put_u64(match self.keep {
+            Keep::Forever => u64::MAX,
+            Keep::For(ms) => ms,
+        });
+        out.put_i64(self.since);
+        out.put_slice(&self.state);
+        out.freeze()
+    }
+
+    fn decode(mut input: Bytes) -> Option<Self> {
+        if input.len() < 17 {
+            return None;
+        }
+        let owned = input.get_u8() == 1;
+        let keep = match input.get_u64() {
+            u64::MAX => Keep::Forever,
+            ms => Keep::For(ms),
+        };
+        Some(Self { owned, keep, since: input.get_i64(), state: input })
+    }
+
+    /// When the session ends, wall ms; `started` is when this broker began.
+    fn ends_at(&self, started: i64) -> Option<i64> {
+        let since = if self.owned { started } else { self.since };
+        match self.keep {
+            Keep::Forever => None,
+            Keep::For(ms) => Some(since.saturating_add_unsigned(ms)),
+        }
+    }
+}
+
+/// Sessions found in the store at the start, with the moment at which each ends.
+pub(crate) fn ends_of(key: &[u8], value: Bytes, started: i64) -> Option<(SessionKey, i64)> {
+    let rest = key.strip_prefix(b"s")?;
+    let cut = rest.iter().position(|byte| *byte == 0)?;
+    let tenant = TenantId::new(std::str::from_utf8(&rest[..cut]).ok()?).ok()?;
+    let id: Arc<str> = std::str::from_utf8(&rest[cut + 1..]).ok()?.into();
+    let ends = Row::decode(value)?.ends_at(started)?;
+    Some(((tenant, id), ends))
+}
+
+fn row_key(key: &SessionKey) -> Bytes {
+    let mut out = BytesMut::with_capacity(2 + key.0.as_str().len() + key.1.len());
+    out.put_u8(b's');
+    out.put_slice(key.0.as_str().as_bytes());
+    out.put_u8(0);
+    out.put_slice(key.1.as_bytes());
+    out.freeze()
+}
+
+fn place(key: &SessionKey) -> Place {
+    Place::ByKey(row_key(key))
+}

@@ -1,0 +1,360 @@
+//! [`Subscriber`]: filters, the live feed, and catching up from the log. Hot path.
+//!
+//! ```text
+//!            fall_behind (window or output full)
+//!    live ------------------------------------------> behind
+//!     ^  deliveries come by Event::Delivery             |  deliveries come by catch_up
+//!     +-------------------------------------------------+
+//!            catch_up found nothing more: CatchUp::Live
+//! ```
+//!
+//! Why nothing is lost or doubled between the two: committed batches reach a core after they are readable. When
+//! `catch_up` finds nothing after the cursor up to what is applied *now*, every batch that this core has not seen
+//! yet has a higher position; and the front skips whatever is at or below its cursor.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use cluster::Group;
+use model::{Error, ErrorKind, ShardId, TenantId};
+use storage::{LogError, Position, Scanned, Selection, StoredBatch};
+
+use crate::broker::Sink;
+use crate::core::Core;
+use crate::delivery::{Batch, Cursor, Delivery, Picked};
+use crate::dispatch::Route;
+use crate::routing::Filter;
+use crate::topic::Topic;
+
+/// Batches of a group that one `catch_up` looks at before it answers.
+const SCAN_MAX: usize = 256;
+/// Bytes that one read from the disk asks for.
+const COLD_READ_BYTES: usize = 1 << 20;
+
+/// The subscriptions of one connection or session.
+///
+/// The front owns the [`Cursor`]: after it took a delivery that has a position, it sets the cursor to that
+/// position; it skips every delivery whose position is not above the cursor. Deliveries without a position (at most once,
+/// before they are committed) do not touch the cursor and come live only, also to a subscriber that is behind.
+///
+/// Dropping it removes all its filters.
+pub struct Subscriber {
+    core: Core,
+    tenant: TenantId,
+    id: u64,
+    state: Rc<SubscriberState>,
+    filters: Vec<Subscription>,
+    /// Batches read from the disk that `catch_up` has not handed out yet.
+    loaded: Rc<RefCell<Loaded>>,
+}
+
+/// What the dispatcher of a core knows of a subscriber.
+pub(crate) struct SubscriberState {
+    pub(crate) sink: Rc<dyn Sink>,
+    pub(crate) live: Cell<bool>,
+}
+
+struct Subscription {
+    filter: Filter,
+    tag: u32,
+    /// Records at or before these positions are not its business.
+    since: Cursor,
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With what is committed from now on, also if the subscriber is behind.
+    Now,
+    /// Wherever the subscriber's cursor is: the restored subscription of a session that returns.
+    AtCursor,
+}
+
+/// What catching up found.
+pub enum CatchUp {
+    /// Deliveries after the cursor, in the order of their group's log.
+    Batches(Vec<Delivery>),
+    /// Nothing is left: live deliveries flow from here on.
+    Live,
+    /// The disk has to be asked: call again when this resolves.
+    Wait(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+#[derive(Default)]
+struct Loaded {
+    batches: AHashMap<(ShardId, u64), StoredBatch>,
+    failed: Option<(ShardId, u64)>,
+}
+
+impl Subscriber {
+    pub(crate) fn new(core: Core, tenant: TenantId, sink: Rc<dyn Sink>) -> Self {
+        let state = Rc::new(SubscriberState { sink, live: Cell::new(false) });
+        let id = core.add_subscriber(Rc::clone(&state));
+        Self { core, tenant, id, state, filters: Vec::new(), loaded: Rc::default() }
+    }
+
+    /// Adds a filter, or gives a filter that is there another tag (without a moment in which it does not match).
+    /// Several filters may share a tag.
+    pub fn subscribe(&mut self, filter: &Filter, tag: u32, start: Start) -> Result<(), Error> {
+        let since = match start {
+            Start::Now => self.present(),
+            Start::AtCursor => Cursor::default(),
+        };
+        let new = self.route(tag);
+        let old = match self.filters.iter_mut().find(|known| known.filter == *filter) {
+            Some(known) => {
+                let old = known.tag;
+                known.tag = tag;
+                (old != tag).then_some(old)
+            }
+            None => {
+                self.filters.push(Subscription { filter: filter.clone(), tag, since });
+                None
+            }
+        };
+        let old = old.map(|tag| self.route(tag));
+        self.core.shared().routes.put(&self.tenant, filter, old, new);
+        Ok(())
+    }
+
+    /// Removes a filter. False if it is not there. Deliveries that are under way may still come.
+    pub fn unsubscribe(&mut self, filter: &Filter) -> bool {
+        let Some(at) = self.filters.iter().position(|known| known.filter == *filter) else { return false };
+        let known = self.filters.swap_remove(at);
+        self.core.shared().routes.remove(&self.tenant, filter, self.route(known.tag));
+        true
+    }
+
+    /// Begins live, from now on. Answers the cursor of the present.
+    pub fn start_live(&mut self) -> Cursor {
+        self.state.live.set(true);
+        self.present()
+    }
+
+    /// Whether committed batches come live. A new subscriber is behind.
+    pub fn is_live(&self) -> bool {
+        self.state.live.get()
+    }
+
+    /// Stops the live feed of committed batches. Those that are already in the front's mailbox must not be taken.
+    pub fn fall_behind(&mut self) {
+        self.state.live.set(false);
+    }
+
+    /// Reads on after `cursor`, about `bytes_max` of batches at a time. Moves `cursor` past what does not concern this
+    /// subscriber; the front moves it past what it takes.
+    pub fn catch_up(&mut self, cursor: &mut Cursor, bytes_max: usize) -> CatchUp {
+        let groups: Vec<Group> = self.core.groups().to_vec();
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for group in &groups {
+            // Read before the scan: whatever is applied later is not covered by it.
+            let applied = group.log().applied();
+            let shards = self.exact_shards(group);
+            if let Some(shards) = &shards
+                && shards.is_empty()
+            {
+                advance(cursor, group, applied);
+                continue;
+            }
+            let selection = shards.as_deref().map_or(Selection::All, Selection::Shards);
+            match self.catch_up_group(group, cursor, selection, &mut found, &mut bytes, bytes_max) {
+                Step::Drained if found.is_empty() => advance(cursor, group, applied),
+                Step::Drained | Step::More => {}
+                Step::Cold(shard, base) if found.is_empty() => return self.load(group, shard, base),
+                Step::Cold(..) => {}
+            }
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        if !found.is_empty() {
+            return CatchUp::Batches(found);
+        }
+        self.state.live.set(true);
+        self.loaded.borrow_mut().batches.clear();
+        CatchUp::Live
+    }
+
+    fn catch_up_group(
+        &self,
+        group: &Group,
+        cursor: &mut Cursor,
+        selection: Selection<'_>,
+        found: &mut Vec<Delivery>,
+        bytes: &mut usize,
+        bytes_max: usize,
+    ) -> Step {
+        let mut after = cursor.get(group.id());
+        let before = found.len();
+        loop {
+            let Ok(scanned) = group.log().scan(after, &selection, SCAN_MAX) else { return Step::Drained };
+            if scanned.is_empty() {
+                return Step::Drained;
+            }
+            for item in &scanned {
+                match self.take(group, item) {
+                    Taken::Nothing if found.len() == before => cursor.set(group.id(), item.position),
+                    Taken::Nothing => {}
+                    Taken::Cold => return Step::Cold(item.shard, item.base.0),
+                    Taken::Delivery(delivery) => {
+                        *bytes += item.size as usize;
+                        found.push(delivery);
+                    }
+                }
+                after = item.position;
+                if *bytes >= bytes_max {
+                    return Step::More;
+                }
+            }
+        }
+    }
+
+    /// What of a scanned batch concerns this subscriber.
+    fn take(&self, group: &Group, item: &Scanned) -> Taken {
+        let Some(topic) = self.core.shared().directory.by_shard(item.shard) else {
+            return self.take_unknown(group, item);
+        };
+        let captures = !topic.config.captures.is_empty();
+        let tags = if captures { Vec::new() } else { self.tags(topic.name.as_str(), group, item.position) };
+        if tags.is_empty() && !captures {
+            return Taken::Nothing;
+        }
+        let loaded = self.loaded.borrow_mut().batches.remove(&(item.shard, item.base.0));
+        let stored = match loaded {
+            Some(stored) => stored,
+            None => match group.log().read_tail(item.shard, item.base, 1) {
+                Ok(Some(mut batches)) if !batches.is_empty() => batches.swap_remove(0),
+                Ok(_) if self.loaded.borrow().failed == Some((item.shard, item.base.0)) => {
+                    return Taken::Nothing;
+                }
+                Ok(_) => return Taken::Cold,
+                // Trimmed, dropped or damaged meanwhile: there is nothing to deliver.
+                Err(LogError::OutOfRange { .. } | LogError::Dropped | LogError::Damaged { .. }) => {
+                    return Taken::Nothing;
+                }
+                Err(LogError::Io { .. }) => return Taken::Cold,
+            },
+        };
+        let batch = Arc::new(Batch::committed(topic, item.shard, stored));
+        let picked = if captures { self.pick(&batch, group, item.position) } else { Some(Picked::All(tags.into())) };
+        picked.map_or(Taken::Nothing, |picked| Taken::Delivery(Delivery { batch, picked }))
+    }
+
+    /// A shard that nobody on this node has resolved since the start: its topic is read from the rows first.
+    fn take_unknown(&self, _group: &Group, item: &Scanned) -> Taken {
+        if self.loaded.borrow().failed == Some((item.shard, item.base.0)) {
+            return Taken::Nothing;
+        }
+        Taken::Cold
+    }
+
+    fn pick(&self, batch: &Arc<Batch>, group: &Group, position: Position) -> Option<Picked> {
+        let records = batch.records().ok()?;
+        let mut picked = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            let tags = self.tags(batch.subject(&record), group, position);
+            if !tags.is_empty() {
+                picked.push((index as u32, tags.into()));
+            }
+        }
+        (!picked.is_empty()).then(|| Picked::Some(picked.into()))
+    }
+
+    fn tags(&self, subject: &str, group: &Group, position: Position) -> Vec<u32> {
+        let matching = self.filters.iter().filter(|known| {
+            position > known.since.get(group.id()) && known.filter.matches(subject)
+        });
+        let mut tags: Vec<u32> = matching.map(|known| known.tag).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    }
+
+    /// Reads a batch (and those behind it) from the disk, and the shard's topic if it is not known.
+    fn load(&self, group: &Group, shard: ShardId, base: u64) -> CatchUp {
+        let (core, group, loaded) = (self.core.clone(), group.clone(), Rc::clone(&self.loaded));
+        CatchUp::Wait(Box::pin(async move {
+            let topic: Option<Arc<Topic>> = core.topic_of_shard(shard).await;
+            let batches = match topic {
+                Some(_) => core.read_cold(&group, shard, model::Offset(base), COLD_READ_BYTES).await,
+                None => Err(Error::new(ErrorKind::NotFound, "find the topic of a shard")),
+            };
+            let mut loaded = loaded.borrow_mut();
+            match batches {
+                Ok(batches) if !batches.is_empty() => {
+                    loaded.failed = None;
+                    loaded.batches.extend(batches.into_iter().map(|batch| ((shard, batch.base.0), batch)));
+                }
+                // It cannot be had: passed over rather than asked for again and again.
+                Ok(_) | Err(_) => loaded.failed = Some((shard, base)),
+            }
+        }))
+    }
+
+    /// The shards of this group that the filters name, if all of them are exact and known; `None`: look at all.
+    fn exact_shards(&self, group: &Group) -> Option<Vec<ShardId>> {
+        let shared = self.core.shared();
+        if shared.captures.any(&self.tenant) {
+            return None;
+        }
+        let mut shards = Vec::new();
+        for known in &self.filters {
+            if !known.filter.is_exact() {
+                return None;
+            }
+            let name = model::TopicName::new(known.filter.as_str()).ok()?;
+            let topic = shared.directory.by_name(&self.tenant, &name)?;
+            shards.extend(topic.shards.iter().filter(|shard| shard.home() == group.id()));
+        }
+        shards.sort_unstable();
+        shards.dedup();
+        Some(shards)
+    }
+
+    fn present(&self) -> Cursor {
+        let mut cursor = Cursor::default();
+        for group in self.core.groups() {
+            cursor.set(group.id(), Position::end_of(group.log().applied()));
+        }
+        cursor
+    }
+
+    fn route(&self, tag: u32) -> Route {
+        Route { core: self.core.id(), subscriber: self.id, tag }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        for known in std::mem::take(&mut self.filters) {
+            self.core.shared().routes.remove(&self.tenant, &known.filter, self.route(known.tag));
+        }
+        self.core.remove_subscriber(self.id);
+    }
+}
+
+enum Step {
+    /// Nothing is left in this group.
+    Drained,
+    /// There is more, beyond the bytes asked for.
+    More,
+    /// The next batch is not in memory.
+    Cold(ShardId, u64),
+}
+
+enum Taken {
+    Nothing,
+    Cold,
+    Delivery(Delivery),
+}
+
+fn advance(cursor: &mut Cursor, group: &Group, applied: u64) {
+    let end = Position::end_of(applied);
+    if cursor.get(group.id()) < end {
+        cursor.set(group.id(), end);
+    }
+}

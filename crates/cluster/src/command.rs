@@ -1,0 +1,229 @@
+//! What a group commits: commands, bundled many to an entry, and their replies. Hot path.
+//!
+//! ```text
+//! head    version u8 | commands u32 | commands x command
+//! command appends u16 | appends x (shard u64 | flags u8)
+//!         changes u16 | changes x (tag u8 | shard u64 | value u64)
+//!         rows length u32 | rows (as in `rows`)
+//! bodies  one record batch for each append, in order, never copied on the way to the journal
+//! ```
+//!
+//! All numbers are big-endian. Invariant: encoding and decoding depend on nothing but the bytes.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use model::{Offset, ShardId};
+use storage::journal::Payload;
+use storage::{Append, BatchFlags, Change};
+
+use crate::rows::{RowsCommand, RowsOutcome};
+
+/// Version of the encoding of an entry's head.
+const VERSION: u8 = 1;
+
+/// Changes that are committed together: all of it is in one entry, in this order.
+#[derive(Debug, Clone, Default)]
+pub struct Command {
+    /// Record batches to append.
+    pub appends: Vec<AppendCommand>,
+    /// Trims, drops, expiries.
+    pub changes: Vec<Change>,
+    /// Row changes with their preconditions. A command that appends must not have preconditions: what the log stores
+    /// never depends on the rows (each is replayed on its own).
+    pub rows: Option<RowsCommand>,
+}
+
+/// One batch for one shard.
+#[derive(Debug, Clone)]
+pub struct AppendCommand {
+    /// The shard; it must live in the group.
+    pub shard: ShardId,
+    /// How it was published.
+    pub flags: BatchFlags,
+    /// The stored form: base offset 0, validated.
+    pub batch: Bytes,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reply {
+    /// One for each append.
+    pub appends: Vec<Append>,
+    /// Whether the row changes were made; `None` if there were none.
+    pub rows: Option<RowsOutcome>,
+}
+
+impl Command {
+    /// Bytes of batches and rows: what the bounds of queues count.
+    pub fn size(&self) -> usize {
+        let batches: usize = self.appends.iter().map(|append| append.batch.len() + 16).sum();
+        batches + self.rows.as_ref().map_or(0, RowsCommand::size) + 64
+    }
+
+    fn encode(&self, head: &mut BytesMut, bodies: &mut Vec<Bytes>) {
+        head.put_u16(self.appends.len() as u16);
+        for append in &self.appends {
+            head.put_u64(append.shard.into());
+            head.put_u8(append.flags.bits());
+            bodies.push(append.batch.clone());
+        }
+        head.put_u16(self.changes.len() as u16);
+        for change in &self.changes {
+            match *change {
+                Change::Trim { shard, to } => {
+                    head.put_u8(1);
+                    head.put_u64(shard.into());
+                    head.put_u64(to.0);
+                }
+                Change::Drop { shard } => {
+                    head.put_u8(2);
+                    head.put_u64(shard.into());
+                    head.put_u64(0);
+                }
+                Change::ExpireProducers { before } => {
+                    head.put_u8(3);
+                    head.put_u64(0);
+                    head.put_i64(before);
+                }
+            }
+        }
+        match &self.rows {
+            None => head.put_u32(0),
+            Some(rows) => {
+                let at = head.len();
+                head.put_u32(0);
+                rows.encode(head);
+                let length = (head.len() - at - 4) as u32;
+                head[at..at + 4].copy_from_slice(&length.to_be_bytes());
+            }
+        }
+    }
+}
+
+/// Encodes commands as one entry.
+pub(crate) fn encode_bundle<'a>(commands: impl ExactSizeIterator<Item = &'a Command>) -> Payload {
+    let mut head = BytesMut::with_capacity(64 * commands.len());
+    head.put_u8(VERSION);
+    head.put_u32(commands.len() as u32);
+    let mut bodies = Vec::with_capacity(commands.len());
+    for command in commands {
+        command.encode(&mut head, &mut bodies);
+    }
+    Payload { head: head.freeze(), bodies }
+}
+
+/// A committed entry could not be read: it was written by a newer version, or the bytes are damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a committed entry is not readable by this version")]
+pub(crate) struct Unreadable;
+
+/// One command of a committed entry; batches are numbered through the entry's bodies.
+pub(crate) struct Decoded {
+    pub(crate) appends: Vec<(ShardId, BatchFlags)>,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) rows: Option<RowsCommand>,
+}
+
+/// Decodes the head of an entry.
+pub(crate) fn decode_bundle(head: &Bytes) -> Result<Vec<Decoded>, Unreadable> {
+    let mut input = head.clone();
+    if take(&mut input, 1)?.get_u8() != VERSION {
+        return Err(Unreadable);
+    }
+    let count = take(&mut input, 4)?.get_u32() as usize;
+    // A command takes at least 8 bytes: nothing is reserved that is not there.
+    let mut commands = Vec::with_capacity(count.min(input.remaining() / 8));
+    for _ in 0..count {
+        commands.push(decode_command(&mut input)?);
+    }
+    if input.has_remaining() { Err(Unreadable) } else { Ok(commands) }
+}
+
+fn decode_command(input: &mut Bytes) -> Result<Decoded, Unreadable> {
+    let count = take(input, 2)?.get_u16() as usize;
+    let mut fields = take(input, count * 9)?;
+    let mut appends = Vec::with_capacity(count);
+    for _ in 0..count {
+        let shard = ShardId::try_from(fields.get_u64()).map_err(|_| Unreadable)?;
+        appends.push((shard, BatchFlags::from_bits(fields.get_u8())));
+    }
+    let count = take(input, 2)?.get_u16() as usize;
+    let mut fields = take(input, count * 17)?;
+    let mut changes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (tag, shard, value) = (fields.get_u8(), fields.get_u64(), fields.get_u64());
+        let shard = || ShardId::try_from(shard).map_err(|_| Unreadable);
+        changes.push(match tag {
+            1 => Change::Trim { shard: shard()?, to: Offset(value) },
+            2 => Change::Drop { shard: shard()? },
+            3 => Change::ExpireProducers { before: value as i64 },
+            _ => return Err(Unreadable),
+        });
+    }
+    let length = take(input, 4)?.get_u32() as usize;
+    let rows = match length {
+        0 => None,
+        _ => Some(RowsCommand::decode(take(input, length)?)?),
+    };
+    Ok(Decoded { appends, changes, rows })
+}
+
+fn take(input: &mut Bytes, count: usize) -> Result<Bytes, Unreadable> {
+    if input.remaining() < count { Err(Unreadable) } else { Ok(input.split_to(count)) }
+}
+
+/// Encodes the replies to an entry's commands, in order.
+pub(crate) fn encode_replies(replies: &[Reply]) -> Bytes {
+    let mut out = BytesMut::with_capacity(16 * replies.len());
+    for reply in replies {
+        out.put_u16(reply.appends.len() as u16);
+        for append in &reply.appends {
+            let (tag, base) = match append {
+                Append::Stored { base } => (0, base.0),
+                Append::Duplicate { base } => (1, base.0),
+                Append::OutOfOrderSequence => (2, 0),
+                Append::FencedEpoch => (3, 0),
+                Append::ShardDropped => (4, 0),
+                Append::AlreadyApplied => (5, 0),
+            };
+            out.put_u8(tag);
+            out.put_u64(base);
+        }
+        out.put_u8(match reply.rows {
+            None => 0,
+            Some(RowsOutcome::Done) => 1,
+            Some(RowsOutcome::Refused) => 2,
+        });
+    }
+    out.freeze()
+}
+
+/// Decodes `count` replies.
+pub(crate) fn decode_replies(mut input: Bytes, count: usize) -> Result<Vec<Reply>, Unreadable> {
+    let mut replies = Vec::with_capacity(count);
+    for _ in 0..count {
+        let appends = take(&mut input, 2)?.get_u16() as usize;
+        let mut fields = take(&mut input, appends * 9)?;
+        let appends = (0..appends)
+            .map(|_| {
+                let (tag, base) = (fields.get_u8(), Offset(fields.get_u64()));
+                Ok(match tag {
+                    0 => Append::Stored { base },
+                    1 => Append::Duplicate { base },
+                    2 => Append::OutOfOrderSequence,
+                    3 => Append::FencedEpoch,
+                    4 => Append::ShardDropped,
+                    5 => Append::AlreadyApplied,
+                    _ => return Err(Unreadable),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let rows = match take(&mut input, 1)?.get_u8() {
+            0 => None,
+            1 => Some(RowsOutcome::Done),
+            2 => Some(RowsOutcome::Refused),
+            _ => return Err(Unreadable),
+        };
+        replies.push(Reply { appends, rows });
+    }
+    Ok(replies)
+}

@@ -1,0 +1,219 @@
+//! One group as the rest of the node sees it: submit commands, read what is applied. Hot path.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consensus::{GroupHandle, ProposeError};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use model::GroupId;
+use parking_lot::Mutex;
+use storage::Log;
+use storage::kv::Kv;
+use tokio::sync::Notify;
+
+use crate::command::{Command, Reply, decode_replies, encode_bundle};
+
+/// Entries that are proposed and not yet applied. Two keep the journal busy (one syncs, one fills); more would only
+/// make the bundles smaller.
+const ENTRIES_IN_FLIGHT: usize = 2;
+/// A bundle is closed at this size; a single larger command goes alone.
+const BUNDLE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A bundle is closed at this number of commands.
+const BUNDLE_COMMANDS_MAX: usize = 4096;
+/// Batches of one entry: the journal position of a batch has 16 bits for it.
+const BUNDLE_APPENDS_MAX: usize = 32 * 1024;
+/// Bound of a group's queue.
+const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Called once, on the consensus thread, with what became of a command. Must not block.
+pub type Completion = Box<dyn FnOnce(Result<Reply, SubmitError>) + Send>;
+
+/// Why a command was not committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full: try again later. Nothing was done.
+    #[error("the group's queue is full")]
+    Busy,
+    /// The disk has no space: try again when it has. Nothing was done.
+    #[error("the disk is full")]
+    DiskFull,
+    /// This node does not lead the group (any more). Whether the command was committed is not known.
+    #[error("the group has no leader here")]
+    NotLeader,
+    /// The group has stopped on this node: a sync failed, or the node is going down. Whether the command was committed is not
+    /// known.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// A handle to one group of this node; clones are the same group.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: GroupId,
+    log: Arc<dyn Log>,
+    kv: Arc<dyn Kv>,
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Command, Completion)>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Group {
+    pub(crate) fn new(id: GroupId, log: Arc<dyn Log>, kv: Arc<dyn Kv>) -> Self {
+        let inner = Inner { id, log, kv, queue: Mutex::new(Queue::default()), wake: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> GroupId {
+        self.inner.id
+    }
+
+    /// The applied log. Its calls that may block say so; those belong on a thread that may.
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.inner.log
+    }
+
+    /// The applied rows. Every call may block.
+    pub fn kv(&self) -> &Arc<dyn Kv> {
+        &self.inner.kv
+    }
+
+    /// Queues a command; `done` hears what became of it, when it is durable and applied. Commands of one caller are
+    /// committed in the order of the calls. Any thread; never blocks.
+    pub fn submit(&self, command: Command, done: Completion) {
+        let size = command.size();
+        let refused = {
+            let mut queue = self.inner.queue.lock();
+            if queue.closed {
+                SubmitError::Stopped
+            } else if queue.bytes + size > QUEUE_BYTES_MAX && queue.bytes > 0 {
+                SubmitError::Busy
+            } else {
+                queue.bytes += size;
+                queue.waiting.push_back((command, done));
+                drop(queue);
+                self.inner.wake.notify_one();
+                return;
+            }
+        };
+        done(Err(refused));
+    }
+
+    /// As [`Group::submit`], as a future.
+    pub async fn commit(&self, command: Command) -> Result<Reply, SubmitError> {
+        let (answer, outcome) = tokio::sync::oneshot::channel();
+        self.submit(
+            command,
+            Box::new(move |result| {
+                // The caller may have gone; the command stands all the same.
+                let _ = answer.send(result);
+            }),
+        );
+        outcome.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    /// Refuses what is queued and what comes later.
+    pub(crate) fn close(&self) {
+        let waiting = {
+            let mut queue = self.inner.queue.lock();
+            queue.closed = true;
+            queue.bytes = 0;
+            std::mem::take(&mut queue.waiting)
+        };
+        for (_, done) in waiting {
+            done(Err(SubmitError::Stopped));
+        }
+        self.inner.wake.notify_one();
+    }
+
+    /// Proposes what is queued, as few and as large entries as the journal's pace allows, until the group is closed.
+    pub(crate) async fn run(self, handle: GroupHandle) {
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            while in_flight.len() < ENTRIES_IN_FLIGHT {
+                let Some(bundle) = self.next_bundle() else { break };
+                in_flight.push(commit_bundle(&handle, bundle));
+            }
+            if in_flight.is_empty() {
+                if self.inner.queue.lock().closed {
+                    return;
+                }
+                self.inner.wake.notified().await;
+            } else if in_flight.len() < ENTRIES_IN_FLIGHT {
+                tokio::select! {
+                    () = self.inner.wake.notified() => {}
+                    _ = in_flight.next() => {}
+                }
+            } else {
+                in_flight.next().await;
+            }
+        }
+    }
+
+    fn next_bundle(&self) -> Option<Bundle> {
+        let mut queue = self.inner.queue.lock();
+        let mut bundle = Bundle { commands: Vec::new(), done: Vec::new() };
+        let (mut bytes, mut appends) = (0, 0);
+        while let Some((command, _)) = queue.waiting.front() {
+            let size = command.size();
+            let full = bytes + size > BUNDLE_BYTES_MAX
+                || bundle.commands.len() == BUNDLE_COMMANDS_MAX
+                || appends + command.appends.len() > BUNDLE_APPENDS_MAX;
+            if full && !bundle.commands.is_empty() {
+                break;
+            }
+            let Some((command, done)) = queue.waiting.pop_front() else { break };
+            bytes += size;
+            appends += command.appends.len();
+            bundle.commands.push(command);
+            bundle.done.push(done);
+        }
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        if bundle.commands.is_empty() { None } else { Some(bundle) }
+    }
+}
+
+struct Bundle {
+    commands: Vec<Command>,
+    done: Vec<Completion>,
+}
+
+async fn commit_bundle(handle: &GroupHandle, bundle: Bundle) {
+    let payload = encode_bundle(bundle.commands.iter());
+    let outcome: Result<Bytes, ProposeError> = handle.propose(payload).await;
+    let replies = match outcome {
+        Ok(bytes) => decode_replies(bytes, bundle.done.len()).map_err(|_| SubmitError::Stopped),
+        Err(error) => Err(submit_error(&error)),
+    };
+    match replies {
+        Ok(replies) => {
+            for (done, reply) in bundle.done.into_iter().zip(replies) {
+                done(Ok(reply));
+            }
+        }
+        Err(error) => {
+            for done in bundle.done {
+                done(Err(error));
+            }
+        }
+    }
+}
+
+fn submit_error(error: &ProposeError) -> SubmitError {
+    match error {
+        ProposeError::NotLeader { .. } => SubmitError::NotLeader,
+        _ => SubmitError::Stopped,
+    }
+}

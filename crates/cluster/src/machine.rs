@@ -1,0 +1,169 @@
+//! The state machine of a data group: what a committed entry does to the log and to the rows. Hot path.
+//!
+//! Invariant: applying depends on the entry and on what was applied before, and on nothing else. The log and the
+//! rows each remember how far they are, and neither looks at the other, so that each can be replayed on its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use consensus::{Committed, MachineFailed, StateMachine};
+use model::batch::BatchHeader;
+use model::{GroupId, Offset, ShardId};
+use storage::kv::Kv;
+use storage::{Append, BatchFlags, CommittedBatch, Log, Position};
+
+use crate::command::{Reply, decode_bundle, encode_replies};
+use crate::rows::Overlay;
+
+/// A batch that has just become readable.
+#[derive(Debug, Clone)]
+pub struct AppliedBatch {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Offset of its first record.
+    pub base: Offset,
+    /// How it was published.
+    pub flags: BatchFlags,
+    /// Where it stands in the group's log.
+    pub position: Position,
+    /// The stored bytes.
+    pub bytes: Bytes,
+}
+
+/// Is told what was applied, on the consensus thread. Must not block: it hands over and wakes.
+pub trait Observer: Send + Sync {
+    /// Batches of `group` that became readable, in log order; called once per run of entries, after everything up to
+    /// `through` is readable. Entries that are replayed at a start are not told.
+    fn applied(&self, group: GroupId, batches: &mut Vec<AppliedBatch>, through: u64);
+}
+
+/// How far a group's state survives a crash without its journal. Written by the janitor after a flush.
+#[derive(Debug, Default)]
+pub(crate) struct Flushed(pub(crate) AtomicU64);
+
+pub(crate) struct DataMachine {
+    group: GroupId,
+    log: Arc<dyn Log>,
+    kv: Arc<dyn Kv>,
+    observer: Arc<dyn Observer>,
+    flushed: Arc<Flushed>,
+    /// Row changes of this turn.
+    rows: Overlay,
+    /// Batches of this turn.
+    fresh: Vec<AppliedBatch>,
+    /// What went wrong in this turn; reported at its end.
+    failed: Option<MachineFailed>,
+}
+
+impl DataMachine {
+    pub(crate) fn new(
+        group: GroupId,
+        log: Arc<dyn Log>,
+        kv: Arc<dyn Kv>,
+        observer: Arc<dyn Observer>,
+        flushed: Arc<Flushed>,
+    ) -> Self {
+        let (rows, fresh) = (Overlay::default(), Vec::new());
+        Self { group, log, kv, observer, flushed, rows, fresh, failed: None }
+    }
+
+    fn apply_entry(&mut self, entry: &Committed) -> Result<Vec<Reply>, MachineFailed> {
+        let commands = decode_bundle(&entry.payload.head)
+            .map_err(|error| MachineFailed::new("read a committed entry", error))?;
+        let mut replies = Vec::with_capacity(commands.len());
+        let mut body = 0;
+        for command in commands {
+            let mut reply = Reply { appends: Vec::with_capacity(command.appends.len()), rows: None };
+            for (shard, flags) in command.appends {
+                reply.appends.push(self.append(entry, body, shard, flags)?);
+                body += 1;
+            }
+            for change in command.changes {
+                let changed = self.log.change(entry.index, change);
+                changed.map_err(|error| MachineFailed::new("change a log", error))?;
+            }
+            if let Some(rows) = command.rows
+                && entry.index > self.kv.applied()
+            {
+                let outcome = self.rows.apply(&*self.kv, rows);
+                reply.rows = Some(outcome.map_err(|error| MachineFailed::new("read rows", error))?);
+            }
+            replies.push(reply);
+        }
+        Ok(replies)
+    }
+
+    fn append(
+        &mut self,
+        entry: &Committed,
+        body: usize,
+        shard: ShardId,
+        flags: BatchFlags,
+    ) -> Result<Append, MachineFailed> {
+        let unreadable = |_| MachineFailed::new("read a committed batch", "it does not check out");
+        let bytes = entry.payload.bodies.get(body).cloned().ok_or(()).map_err(unreadable)?;
+        let header = BatchHeader::parse(&bytes).map_err(|_| ()).map_err(unreadable)?;
+        let location = entry.payload.body_location(entry.location, body);
+        let position = Position { index: entry.index, ordinal: body as u16 };
+        let batch = CommittedBatch { bytes: bytes.clone(), header, flags, position, location };
+        let appended = self.log.append(shard, batch);
+        let appended = appended.map_err(|error| MachineFailed::new("append to a log", error))?;
+        if let Append::Stored { base } = appended {
+            self.fresh.push(AppliedBatch { shard, base, flags, position, bytes });
+        }
+        Ok(appended)
+    }
+}
+
+impl StateMachine for DataMachine {
+    fn apply(&mut self, entry: Committed) -> Bytes {
+        if self.failed.is_some() {
+            return Bytes::new();
+        }
+        match self.apply_entry(&entry) {
+            Ok(replies) => encode_replies(&replies),
+            Err(error) => {
+                self.failed = Some(error);
+                Bytes::new()
+            }
+        }
+    }
+
+    fn turn_ended(&mut self, applied: u64) -> Result<(), MachineFailed> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let writes = self.rows.take();
+        let written = self.kv.apply(&writes, applied);
+        written.map_err(|error| MachineFailed::new("write rows", error))?;
+        let ended = self.log.turn_ended(applied);
+        ended.map_err(|error| MachineFailed::new("end a turn of the log", error))?;
+        if !self.fresh.is_empty() {
+            self.observer.applied(self.group, &mut self.fresh, applied);
+            self.fresh.clear();
+        }
+        Ok(())
+    }
+
+    fn applied(&self) -> u64 {
+        // Whichever is behind is given the entries again; the other one passes over what it has.
+        self.log.applied().min(self.kv.applied())
+    }
+
+    fn flushed(&self) -> u64 {
+        self.flushed.0.load(Ordering::Acquire)
+    }
+
+    fn checkpoint(&mut self) -> Result<Bytes, MachineFailed> {
+        let mut out = Vec::new();
+        let exported = self.kv.export(&mut out);
+        exported.map_err(|error| MachineFailed::new("export rows", error))?;
+        Ok(out.into())
+    }
+
+    fn restore(&mut self, _applied: u64, _checkpoint: Bytes) -> Result<(), MachineFailed> {
+        // The batches of a checkpoint are fetched apart, from a replica; a group of one voter has none to fetch from.
+        Err(MachineFailed::new("restore a checkpoint", "this node is the group's only replica"))
+    }
+}
