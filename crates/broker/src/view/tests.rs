@@ -331,6 +331,8 @@ impl Run {
     fn commit(&mut self) -> Result<(), TestCaseError> {
         let facts = self.view.take_facts();
         prop_assert!(facts.settled.windows(2).all(|pair| pair[0].end < pair[1].start));
+        let is_in_both = |position: &u64| facts.settled.iter().any(|range| range.contains(position));
+        prop_assert!(!facts.returned.iter().any(|(position, _)| is_in_both(position)));
         let mut bytes = Vec::new();
         facts.encode(&mut bytes);
         let decoded = Facts::decode(&bytes).unwrap();
@@ -346,6 +348,8 @@ impl Run {
         let restored =
             Progress::restore(self.rows.iter().map(|(key, bytes)| (*key, bytes.as_slice()))).unwrap();
         same(&restored, self.view.progress())?;
+        let live: Vec<RowKey> = self.view.progress().rows().iter().map(|row| row.key).collect();
+        prop_assert_eq!(self.rows.keys().copied().collect::<Vec<_>>(), live);
         for item in &mut self.model.items {
             item.committed = (item.state == State::Settled, item.recorded);
         }
@@ -460,6 +464,8 @@ proptest! {
                 }
                 let restored = Progress::restore(rows.iter().map(|(key, bytes)| (*key, bytes.as_slice()))).unwrap();
                 same(&restored, &progress)?;
+                let live: Vec<RowKey> = progress.rows().iter().map(|row| row.key).collect();
+                prop_assert_eq!(rows.keys().copied().collect::<Vec<_>>(), live);
             }
         }
         progress.settle(0..65_536 * 20);
