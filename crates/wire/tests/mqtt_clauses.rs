@@ -111,7 +111,7 @@ fn a_limit_counts_the_whole_packet() {
 }
 
 #[test]
-fn connect() {
+fn connect_versions() {
     check(&[
         ("5.0", Connect, "10 0f 00 04 'MQTT' 05 02 00 3c 00 00 02 'id'", Good),
         ("3.1.1", Connect, "10 0e 00 04 'MQTT' 04 02 00 3c 00 02 'id'", Good),
@@ -143,6 +143,12 @@ fn connect() {
             "10 10 00 06 'MQIsdp' 04 02 00 3c 00 02 'id'",
             Refused(R::UnsupportedProtocolVersion, V311),
         ),
+    ]);
+}
+
+#[test]
+fn connect_flags_and_will() {
+    check(&[
         (
             "3.1.2-3 reserved flag",
             Connect,
@@ -186,6 +192,12 @@ fn connect() {
             "10 13 00 04 'MQTT' 04 06 00 3c 00 02 'id' 00 00 00 01 'p'",
             Refused(R::TopicNameInvalid, V311),
         ),
+    ]);
+}
+
+#[test]
+fn connect_identities() {
+    check(&[
         (
             "3.1.2-22 (3.1.1) password without user name",
             Connect,

@@ -128,8 +128,7 @@ proptest! {
     #[test]
     fn publish(
         version in version(),
-        delivery in delivery(),
-        retain in any::<bool>(),
+        (delivery, retain) in (delivery(), any::<bool>()),
         topic in topic(),
         properties in message_properties(),
         payload in data(),
@@ -184,8 +183,7 @@ proptest! {
         (clean_start, keep_alive, client_id) in (any::<bool>(), any::<u16>(), "[a-z]{1,30}"),
         properties in handshake_properties(),
         will in option::of((qos(), any::<bool>(), topic(), data(), message_properties())),
-        user_name in option::of(text()),
-        password in option::of(data()),
+        (user_name, password) in (option::of(text()), option::of(data())),
     ) {
         let will = will.as_ref().map(|(qos, retain, topic, payload, properties)| Will {
             qos: *qos, retain: *retain, topic, payload, properties: carried(version, properties),
