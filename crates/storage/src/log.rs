@@ -7,6 +7,7 @@ use model::{Offset, ShardId};
 
 use crate::error::LogError;
 use crate::journal::Location;
+use crate::retention::Piece;
 use crate::tail::Watch;
 
 /// The shards of one Raft group on this node, whichever engine holds each of them.
@@ -30,10 +31,11 @@ use crate::tail::Watch;
 ///
 /// # Who calls
 ///
-/// * One writer, the group's apply, in log-index order: [`append`](Log::append), [`change`](Log::change), and
-///   [`turn_ended`](Log::turn_ended) after the last call of an entry. An entry may hold many appends; an index counts as
+/// * One writer, the group's apply, in log-index order: per entry its [`append`](Log::append)s, then its
+///   [`change`](Log::change)s, and [`turn_ended`](Log::turn_ended) after the last call of an entry. An entry may hold many appends; an index counts as
 ///   applied only when `turn_ended` names it (or a later one).
-/// * Any number of readers on any thread: everything else. A batch is visible from the moment `append` returned.
+/// * Any number of readers on any thread: everything else. A batch is visible at the latest when `turn_ended` returned, in
+///   offset order.
 /// * `Invariant:` the state is a function of the calls and their arguments: no clock, no randomness, no order of a hash
 ///   map (Spec: storage 56). Replicas that apply the same entries answer the same.
 ///
@@ -285,14 +287,10 @@ pub struct Scanned {
 /// Figures about a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
-    /// Bytes of the batches that are readable.
+    /// Bytes of the readable batches. A sealed segment's part counts whole until all of it is trimmed.
     pub bytes: u64,
-    /// Number of readable batches.
-    pub batches: u64,
-    /// Largest timestamp of the first readable batch.
-    pub timestamp_first: Option<i64>,
-    /// Largest timestamp of the last readable batch.
-    pub timestamp_last: Option<i64>,
+    /// The readable batches in pieces that can be trimmed one by one, by offset: what retention decides about.
+    pub pieces: Vec<Piece>,
     /// Journal segments that hold readable batches; empty for engines that copy.
     pub segments: Vec<u64>,
     /// Producers remembered for duplicate detection.

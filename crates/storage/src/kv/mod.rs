@@ -2,15 +2,20 @@
 //! caller's; which group it is and how entries are committed is not known here.
 
 mod checkpoint;
-mod map;
-mod rocks;
+mod command;
+mod double;
+mod keys;
+mod rocksdb;
+
+pub use command::{Command, CommandError, CommandResult, Expect, KvTurn, Operation, Versioned, decode_value};
+pub use double::MapKv;
+pub use rocksdb::RocksKv;
+
+pub(crate) use keys::after_prefix;
 
 use std::io::{Read, Write};
 
 use bytes::Bytes;
-
-pub use map::MapKv;
-pub use rocks::RocksStore;
 
 /// The key/value rows of one Raft group on this node, in byte order of their keys.
 ///
@@ -117,7 +122,10 @@ pub enum KvError {
 
 impl KvError {
     /// An I/O failure of the named operation.
-    pub fn io(operation: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> KvError {
+    pub fn io(
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> KvError {
         KvError::Io { operation, source: source.into() }
     }
 }
