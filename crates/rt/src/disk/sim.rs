@@ -110,6 +110,11 @@ impl SimDisk {
         SimDisk::with(state.files.clone())
     }
 
+    /// A second disk in the same state, synced or not; without faults and locks. This one goes on.
+    pub fn fork(&self) -> SimDisk {
+        SimDisk::with(self.state.lock().files.clone())
+    }
+
     /// Starts to keep all operations.
     pub fn record(&self) {
         self.state.lock().recorded = Some(Vec::new());
@@ -385,5 +390,120 @@ impl DiskFile for SimFile {
             offset += n as u64;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const DIR: &str = "/d";
+
+    fn disk_with(name: &str, bytes: &[u8]) -> (SimDisk, Arc<dyn DiskFile>) {
+        let disk = SimDisk::new();
+        disk.create_dir_all(Path::new(DIR)).unwrap();
+        let file = disk.create(&Path::new(DIR).join(name)).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir(Path::new(DIR)).unwrap();
+        (disk, file)
+    }
+
+    #[test]
+    fn synced_bytes_survive_every_crash_and_unsynced_ones_tear_by_sector() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..64 {
+            let (disk, file) = disk_with("f", &[1; 2048]);
+            file.write_all_at(&[2; 1024], 512).unwrap();
+            let after = disk.crash(seed);
+            assert!(file.write_all_at(&[3], 0).is_err(), "the old handle is dead");
+            let bytes = after.contents(&Path::new(DIR).join("f")).unwrap();
+            assert_eq!((bytes[..512].to_vec(), bytes[1536..].to_vec()), (vec![1; 512], vec![1; 512]));
+            seen.insert((bytes[512], bytes[1024]));
+        }
+        assert_eq!(seen, BTreeSet::from([(1, 1), (1, 2), (2, 1), (2, 2)]), "every subset turns up");
+    }
+
+    #[test]
+    fn names_are_lost_unless_the_directory_was_synced() {
+        let (mut lost, mut kept) = (0, 0);
+        for seed in 0..32 {
+            let (disk, file) = disk_with("old", &[1]);
+            disk.rename(&Path::new(DIR).join("old"), &Path::new(DIR).join("new")).unwrap();
+            file.sync_all().unwrap();
+            match disk.crash(seed).list(Path::new(DIR)).unwrap().as_slice() {
+                [name] if name == "old" => lost += 1,
+                [name] if name == "new" => kept += 1,
+                other => panic!("a rename is all or nothing: {other:?}"),
+            }
+        }
+        assert!(lost > 0 && kept > 0);
+    }
+
+    #[test]
+    fn after_a_failed_sync_a_good_one_proves_nothing() {
+        let (disk, file) = disk_with("f", &[1; 512]);
+        file.write_all_at(&[2; 512], 0).unwrap();
+        disk.inject(Fault::SyncError { after: 0 }).unwrap();
+        assert!(file.sync_data().is_err());
+        file.sync_data().unwrap();
+        let mut seen = [0; 1];
+        file.read_exact_at(&mut seen, 0).unwrap();
+        assert_eq!(seen, [2], "reads see the page cache");
+        assert_eq!(disk.crash(1).contents(&Path::new(DIR).join("f")).unwrap(), vec![1; 512]);
+    }
+
+    #[test]
+    fn a_durable_write_covers_its_own_bytes_only() {
+        for seed in 0..32 {
+            let (disk, file) = disk_with("f", &[1; 1536]);
+            file.write_all_at(&[2; 512], 0).unwrap();
+            file.write_durable_at(&[3; 512], 1024).unwrap();
+            let bytes = disk.crash(seed).contents(&Path::new(DIR).join("f")).unwrap();
+            assert!(bytes[0] == 1 || bytes[0] == 2);
+            assert_eq!((bytes[512], bytes[1024]), (1, 3));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_refuses_growth_and_takes_overwrites() {
+        let (disk, file) = disk_with("f", &[1; 512]);
+        disk.inject(Fault::Capacity { bytes: 600 }).unwrap();
+        assert_eq!(disk.free_bytes(Path::new(DIR)).unwrap(), 88);
+        file.write_all_at(&[2; 512], 0).unwrap();
+        assert!(crate::is_full(&file.write_all_at(&[2; 512], 512).unwrap_err()));
+        assert!(crate::is_full(&file.preallocate(4096).unwrap_err()));
+        disk.inject(Fault::Capacity { bytes: 1 << 20 }).unwrap();
+        file.write_all_at(&[2; 512], 512).unwrap();
+    }
+
+    #[test]
+    fn a_replay_of_what_was_recorded_is_the_same_disk() {
+        let disk = SimDisk::new();
+        disk.record();
+        disk.create_dir_all(Path::new(DIR)).unwrap();
+        let path = Path::new(DIR).join("f");
+        let file = disk.create(&path).unwrap();
+        disk.inject(Fault::ShortWrites { max: 3 }).unwrap();
+        file.write_all_at(b"0123456789", 5).unwrap();
+        disk.mark(7);
+        disk.rename(&path, &Path::new(DIR).join("g")).unwrap();
+        let ops = disk.recorded();
+        assert!(ops.contains(&DiskOp::Mark(7)));
+        let again = SimDisk::replay(&ops).unwrap();
+        let g = Path::new(DIR).join("g");
+        assert_eq!(again.contents(&g).unwrap(), disk.contents(&g).unwrap());
+        assert!(again.contents(&path).is_err());
+    }
+
+    #[test]
+    fn a_lock_is_exclusive_until_it_is_dropped() {
+        let (disk, _) = disk_with("f", &[]);
+        let path = Path::new(DIR).join("lock");
+        let lock = disk.lock(&path).unwrap();
+        assert_eq!(disk.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        disk.lock(&path).unwrap();
     }
 }

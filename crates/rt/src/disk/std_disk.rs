@@ -188,3 +188,47 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_real_disk_keeps_the_contract() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = StdDisk::new();
+        let dir = root.path().join("a/b");
+        disk.create_dir_all(&dir).unwrap();
+        disk.create_dir_all(&dir).unwrap();
+        let path = dir.join("f");
+        let file = disk.create(&path).unwrap();
+        assert_eq!(disk.create(&path).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
+        file.preallocate(8192).unwrap();
+        assert_eq!(file.len().unwrap(), 8192);
+        file.write_durable_at(b"hello", 4000).unwrap();
+        let n = file.write_vectored_at(&[IoSlice::new(b"ab"), IoSlice::new(b"cd")], 4005).unwrap();
+        assert_eq!(n, 4);
+        let mut seen = [0; 10];
+        disk.open(&path).unwrap().read_exact_at(&mut seen, 4000).unwrap();
+        assert_eq!(&seen, b"helloabcd\0");
+        assert_eq!(file.read_at(&mut seen, 9000).unwrap(), 0);
+        assert_eq!(file.read_exact_at(&mut seen, 8190).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(disk.open(&path).unwrap().write_at(b"x", 0).is_err());
+        disk.rename(&path, &dir.join("g")).unwrap();
+        disk.sync_dir(&dir).unwrap();
+        assert_eq!(disk.list(&dir).unwrap(), ["g"]);
+        disk.remove(&dir.join("g")).unwrap();
+        assert_eq!(disk.open_rw(&dir.join("g")).err().unwrap().kind(), io::ErrorKind::NotFound);
+        assert!(disk.free_bytes(&dir).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_lock_is_refused_to_a_second_holder() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lock");
+        let lock = StdDisk.lock(&path).unwrap();
+        assert_eq!(StdDisk.lock(&path).err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        StdDisk.lock(&path).unwrap();
+    }
+}

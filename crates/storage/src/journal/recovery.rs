@@ -183,7 +183,15 @@ impl Recovery<'_> {
             if let (true, Some((salt, _))) = (is_active, start) {
                 wipe(&*file, &scanned.stale).map_err(io_error("wipe", segment_path(self.dir, seq)))?;
                 let (file, bytes) = (Arc::clone(&file), reader.len);
-                active = Some(Active { seq, file, salt, offset: at.offset, bytes, unsynced: false });
+                active = Some(Active {
+                    seq,
+                    file,
+                    salt,
+                    offset: at.offset,
+                    bytes,
+                    unsynced: false,
+                    of_reserve: false,
+                });
             }
             let ranges = self.ranges.remove(&seq).unwrap_or_default();
             let segment = Segment { file, bytes: reader.len, sealed: !is_active, ranges };
@@ -436,9 +444,10 @@ fn purged_by(facts: &[Fact]) -> Option<BTreeMap<GroupId, u64>> {
     Some(purged)
 }
 
-/// Whether everything that a segment holds is purged.
+/// Whether everything that a segment holds is purged. One of which nothing is known may be damaged, and is read again.
 fn is_purged(held: &Ranges, purged: &BTreeMap<GroupId, u64>) -> bool {
-    held.iter().all(|(group, (_, last))| purged.get(group).is_some_and(|index| last <= index))
+    !held.is_empty()
+        && held.iter().all(|(group, (_, last))| purged.get(group).is_some_and(|index| last <= index))
 }
 
 /// Overwrites the headers of cut frames, so that they never count as "later" once other frames stand before them.

@@ -27,6 +27,8 @@ const PREWRITE_CHUNK: usize = 1 << 20;
 pub(crate) struct Spare {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
+    /// Whether taking it broke into the reserve.
+    pub(crate) of_reserve: bool,
 }
 
 /// Who wants a segment.
@@ -85,7 +87,7 @@ impl Spares {
         let mut pool = self.pool.lock();
         pool.next_id = pool.next_id.max(id + 1);
         if len == u64::from(self.config.segment_bytes) && pool.ready.len() < self.config.spares_max {
-            pool.ready.push_back(Spare { path, file });
+            pool.ready.push_back(Spare { path, file, of_reserve: false });
             return Ok(());
         }
         drop(pool);
@@ -95,22 +97,33 @@ impl Spares {
     /// A file for the next segment. Prefers a pre-written one; else makes one on the slow path, reserved but not
     /// pre-written. `Full` if that would touch the reserve of another [`Need`].
     pub(crate) fn take(&self, need: Need) -> Result<Spare, JournalError> {
-        let size = u64::from(self.config.segment_bytes);
-        let free = self.disk.free_bytes(&self.dir).map_err(io_error("measure", &self.dir))? / size;
-        let mut pool = self.pool.lock();
-        pool.stuck = false;
-        let ready = pool.ready.len();
-        let beyond_reserve = ready > RESERVE || ready as u64 + free > RESERVE as u64;
-        self.wake.notify_one();
-        if need == Need::Append && !beyond_reserve {
+        let of_reserve = self.possible()? <= RESERVE as u64;
+        if need == Need::Append && of_reserve {
             return Err(JournalError::Full);
         }
-        if let Some(spare) = pool.ready.pop_front() {
-            return Ok(spare);
-        }
-        drop(pool);
-        Counters::add(&self.counters.slow_segments, 1);
-        self.make(Prepare::Reserve)
+        let ready = self.pool.lock().ready.pop_front();
+        let spare = match ready {
+            Some(spare) => spare,
+            None => {
+                Counters::add(&self.counters.slow_segments, 1);
+                self.make(Prepare::Reserve)?
+            }
+        };
+        Ok(Spare { of_reserve, ..spare })
+    }
+
+    /// Whether the reserve is whole again.
+    pub(crate) fn reserve_is_whole(&self) -> Result<bool, JournalError> {
+        Ok(self.possible()? >= RESERVE as u64)
+    }
+
+    /// How many spares there are or could be made. Asks for more, as this is called when one is needed.
+    fn possible(&self) -> Result<u64, JournalError> {
+        let free = self.disk.free_bytes(&self.dir).map_err(io_error("measure", &self.dir))?;
+        let mut pool = self.pool.lock();
+        pool.stuck = false;
+        self.wake.notify_one();
+        Ok(pool.ready.len() as u64 + free / u64::from(self.config.segment_bytes))
     }
 
     /// Puts back what was taken and not used.
@@ -199,7 +212,7 @@ impl Spares {
             // What remains is removed at the next opening if this fails too.
             let _ = self.disk.remove(&temporary);
         }
-        made.map(|file| Spare { path, file })
+        made.map(|file| Spare { path, file, of_reserve: false })
     }
 
     fn write_spare(
@@ -246,7 +259,7 @@ impl Spares {
         let path = self.dir.join(format!("{id:016x}.spare"));
         self.disk.rename(&from, &path).map_err(io_error("rename", from))?;
         self.disk.sync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
-        self.pool.lock().ready.push_back(Spare { path, file });
+        self.pool.lock().ready.push_back(Spare { path, file, of_reserve: false });
         Ok(())
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Active {
     pub(crate) bytes: u64,
     /// Whether a frame was written that no sync covers.
     pub(crate) unsynced: bool,
+    /// Whether its file was part of the reserve, which log entries leave alone.
+    pub(crate) of_reserve: bool,
 }
 
 /// Where the log ends and what the groups' states are there.
@@ -178,8 +180,14 @@ impl Stripe {
         draft
     }
 
-    fn place(&self, draft: &Draft) -> Result<Place, JournalError> {
+    fn place(&mut self, draft: &Draft) -> Result<Place, JournalError> {
         let need = align_up((FRAME_HEADER_LEN + draft.bytes) as u64);
+        if let Some(active) = self.at.active.as_mut().filter(|active| active.of_reserve && draft.appends) {
+            if !self.shared.spares.reserve_is_whole()? {
+                return Err(JournalError::Full);
+            }
+            active.of_reserve = false;
+        }
         if draft.entries == 0
             || self.at.active.as_ref().is_some_and(|active| active.offset + need <= active.bytes)
         {
@@ -274,8 +282,9 @@ impl Stripe {
         }
         self.publish(seq, &spare)?;
         let offset = self.buf.len() as u64;
+        let (salt, of_reserve) = (salt as u32, spare.of_reserve);
         self.at.active =
-            Some(Active { seq, file: spare.file, salt: salt as u32, offset, bytes, unsynced: false });
+            Some(Active { seq, file: spare.file, salt, offset, bytes, unsynced: false, of_reserve });
         self.finish(draft, seq, crc);
         Ok(())
     }
