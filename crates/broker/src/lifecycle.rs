@@ -29,7 +29,7 @@ pub(crate) async fn find(
     }
     let place = home(tenant, name);
     let row = core.rows_handle().get(&place, topics::row_key(tenant, name.as_str())).await?;
-    row.map(|row| remember(core, row)).transpose()
+    row.map(|row| remember(core, row.value)).transpose()
 }
 
 /// The topic, created with the defaults of first use if need be.
@@ -88,7 +88,7 @@ pub(crate) async fn create(core: &Core, spec: TopicSpec) -> Result<Arc<Topic>, E
         writes.push(RowWrite::Put { key: topics::number_key(b'c', number.0), value });
     }
     match core.rows_handle().transact(&place, vec![Check::Absent { key: row_key }], writes).await {
-        Ok(RowsOutcome::Done) => Ok(shared.directory.insert(Arc::new(topic))),
+        Ok(RowsOutcome::Done { .. }) => Ok(shared.directory.insert(Arc::new(topic))),
         Ok(RowsOutcome::Refused) => {
             forget_captures(core, &topic).await;
             Err(Error::new(ErrorKind::AlreadyExists, "create a topic"))
@@ -114,26 +114,26 @@ async fn forget_captures(core: &Core, attempt: &Topic) {
 /// Removes a topic: first its name, then its shards.
 pub(crate) async fn delete(core: &Core, tenant: &TenantId, name: &TopicName) -> Result<(), Error> {
     for _ in 0..RETRIES {
-        let Some(topic) = find(core, tenant, name).await? else {
+        let key = topics::row_key(tenant, name.as_str());
+        let place = home(tenant, name);
+        let Some(row) = core.rows_handle().get(&place, key.clone()).await? else {
             return Err(Error::new(ErrorKind::NotFound, "delete a topic"));
         };
+        let topic = remember(core, row.value.clone())?;
         let Some(number) = topic.shards.first().map(|shard| shard.topic()) else {
             return Err(Error::new(ErrorKind::Internal, "delete a topic without shards"));
         };
-        let row = topics::encode(&topic);
-        let key = topics::row_key(tenant, name.as_str());
         let writes = vec![
             RowWrite::Delete { key: key.clone() },
             RowWrite::Delete { key: topics::number_key(b'n', number.0) },
             RowWrite::Delete { key: topics::number_key(b'c', number.0) },
             // Found at the next start if we do not get to drop all shards.
-            RowWrite::Put { key: topics::number_key(b'd', number.0), value: row.clone() },
+            RowWrite::Put { key: topics::number_key(b'd', number.0), value: row.value },
         ];
-        let place = home(tenant, name);
-        let checks = vec![Check::Equals { key, value: row }];
+        let checks = vec![Check::Version { key, version: row.version }];
         let outcome = core.rows_handle().transact(&place, checks, writes).await?;
         core.shared().directory.remove(&topic);
-        if outcome == RowsOutcome::Done {
+        if matches!(outcome, RowsOutcome::Done { .. }) {
             core.shared().captures.remove(tenant, name);
             return drop_shards(core, &topic).await;
         }
@@ -188,11 +188,11 @@ pub(crate) async fn load_by_shard(core: &Core, shard: ShardId) -> Result<Option<
     let place = Place::Group(GroupId(home));
     let key = topics::number_key(b'n', shard.topic().0);
     let Some(name) = core.rows_handle().get(&place, key).await? else { return Ok(None) };
-    let mut row_key = BytesMut::with_capacity(name.len() + 1);
+    let mut row_key = BytesMut::with_capacity(name.value.len() + 1);
     row_key.put_u8(b't');
-    row_key.put_slice(&name);
+    row_key.put_slice(&name.value);
     let row = core.rows_handle().get(&place, row_key.freeze()).await?;
-    row.map(|row| remember(core, row)).transpose()
+    row.map(|row| remember(core, row.value)).transpose()
 }
 
 fn remember(core: &Core, row: Bytes) -> Result<Arc<Topic>, Error> {
@@ -243,7 +243,7 @@ fn planned(
 async fn next_number(core: &Core, home: GroupId) -> Result<TopicNumber, Error> {
     let mut numbers = core.shared().numbers.lock().await;
     let range = numbers.entry(home).or_insert(0..0);
-    if range.is_empty() {
+    if range.start == range.end {
         *range = take_numbers(core, home).await?;
     }
     let number = range.start;
@@ -257,7 +257,7 @@ async fn take_numbers(core: &Core, home: GroupId) -> Result<std::ops::Range<u32>
     for _ in 0..RETRIES {
         let row = core.rows_handle().get(&place, key.clone()).await?;
         let next = match &row {
-            Some(value) => value.as_ref().try_into().map(u32::from_be_bytes).map_err(|_| {
+            Some(row) => row.value.as_ref().try_into().map(u32::from_be_bytes).map_err(|_| {
                 Error::new(ErrorKind::Corrupt, "read the next topic number")
             })?,
             None => 1,
@@ -266,11 +266,12 @@ async fn take_numbers(core: &Core, home: GroupId) -> Result<std::ops::Range<u32>
             Error::new(ErrorKind::QuotaExceeded, "take a topic number")
         })?;
         let check = match row {
-            Some(value) => Check::Equals { key: key.clone(), value },
+            Some(row) => Check::Version { key: key.clone(), version: row.version },
             None => Check::Absent { key: key.clone() },
         };
         let write = RowWrite::Put { key: key.clone(), value: Bytes::copy_from_slice(&end.to_be_bytes()) };
-        if core.rows_handle().transact(&place, vec![check], vec![write]).await? == RowsOutcome::Done {
+        let outcome = core.rows_handle().transact(&place, vec![check], vec![write]).await?;
+        if matches!(outcome, RowsOutcome::Done { .. }) {
             return Ok(next..end);
         }
     }

@@ -16,11 +16,11 @@ use std::task::Waker;
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use cluster::{AppendCommand, Command, Group, Reply, RowsCommand, SubmitError};
+use cluster::{AppendCommand, Command, Group, Reply, SubmitError};
 use model::batch::BatchBuilder;
 use model::{Error, ErrorKind, GroupId, ShardId};
 use slab::Slab;
-use storage::{Append, BatchFlags};
+use storage::{Append, BatchFlags, kv};
 use tokio::sync::oneshot;
 
 use crate::broker::{Event, Sink};
@@ -246,8 +246,8 @@ impl Outbox {
                 rows.extend(sealed.rows);
             }
             if !rows.is_empty() {
-                let writes = rows.into_iter().map(RowWrite::into_kv).collect();
-                command.rows = Some(RowsCommand { checks: Vec::new(), writes });
+                let operations = rows.into_iter().map(RowWrite::into_kv).collect();
+                command.rows = Some(kv::Command { operations });
             }
             lane.flights += 1;
             let flight = self.flights.insert(Flight { lane: index, waiters });
@@ -331,6 +331,7 @@ pub(crate) fn kind_of(error: SubmitError) -> ErrorKind {
     match error {
         SubmitError::Busy | SubmitError::NotLeader => ErrorKind::Unavailable,
         SubmitError::DiskFull => ErrorKind::StorageFull,
+        SubmitError::TooLarge => ErrorKind::TooLarge,
         SubmitError::Stopped => ErrorKind::Unavailable,
     }
 }

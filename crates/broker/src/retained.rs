@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::delivery::{Batch, Delivery, Picked};
 use crate::message::Message;
 use crate::routing::Filter;
-use crate::rows::{Place, RowWrite};
+use crate::rows::{Place, Row, RowWrite};
 use crate::topic::{Origin, Retention, Topic, TopicConfig};
 
 /// Rows that one scan looks at.
@@ -60,9 +60,9 @@ pub(crate) async fn find(
         let place = Place::Group(group);
         if filter.is_exact() {
             if after.is_none()
-                && let Some(value) = core.rows_handle().get(&place, key(tenant, filter.as_str())).await?
+                && let Some(row) = core.rows_handle().get(&place, key(tenant, filter.as_str())).await?
             {
-                found.insert(filter.as_str().to_owned(), value);
+                found.insert(filter.as_str().to_owned(), row);
             }
             continue;
         }
@@ -70,7 +70,7 @@ pub(crate) async fn find(
     }
     let now = core.wall_ms_now();
     let deliveries = found.into_iter().take(limit);
-    Ok(deliveries.filter_map(|(subject, value)| delivery(tenant, &subject, value, now)).collect())
+    Ok(deliveries.filter_map(|(subject, row)| delivery(tenant, &subject, row.value, now)).collect())
 }
 
 async fn scan_group(
@@ -80,7 +80,7 @@ async fn scan_group(
     place: &Place,
     after: Option<&str>,
     limit: usize,
-    found: &mut BTreeMap<String, Bytes>,
+    found: &mut BTreeMap<String, Row>,
 ) -> Result<(), Error> {
     let start = key(tenant, "").len();
     let prefix = key(tenant, filter.literal_prefix());
@@ -94,7 +94,8 @@ async fn scan_group(
         for row in rows {
             let Ok(subject) = std::str::from_utf8(&row.key[start..]) else { continue };
             if filter.matches(subject) {
-                found.insert(subject.to_owned(), row.value);
+                let subject = subject.to_owned();
+                found.insert(subject, row);
                 matches += 1;
                 if matches == limit {
                     return Ok(());

@@ -3,8 +3,6 @@
 use bytes::Bytes;
 use model::{GroupId, ShardId};
 
-pub use storage::Row;
-
 pub use crate::rows_store::Rows;
 
 /// Which group's store.
@@ -43,20 +41,34 @@ pub enum Check {
         /// Key.
         key: Bytes,
     },
-    /// The row is there with exactly this value.
-    Equals {
+    /// The row is as it was when it had this version.
+    Version {
         /// Key.
         key: Bytes,
-        /// Expected value.
-        value: Bytes,
+        /// See [`Row::version`].
+        version: u64,
     },
 }
 
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowsOutcome {
-    /// All writes are durable.
-    Done,
+    /// All writes are durable; the rows have this version.
+    Done {
+        /// See [`Row::version`].
+        version: u64,
+    },
     /// A precondition did not hold; nothing was written.
     Refused,
+}
+
+/// A row as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Key.
+    pub key: Bytes,
+    /// Index, in the log of its group, of the entry that wrote it.
+    pub version: u64,
+    /// Value.
+    pub value: Bytes,
 }

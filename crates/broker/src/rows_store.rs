@@ -1,9 +1,9 @@
 //! [`Rows`]: reading and changing replicated rows from a core.
 
 use bytes::Bytes;
-use cluster::{Command, Group, RowCheck, RowsCommand, SubmitError};
+use cluster::{Command, Group, SubmitError};
 use model::{Error, ErrorKind, GroupId};
-use storage::kv::{KvError, KvWrite};
+use storage::kv::{self, CommandResult, Expect, KvError, Operation};
 use tokio::sync::oneshot;
 
 use crate::core::Core;
@@ -42,10 +42,8 @@ impl Rows {
         checks: Vec<Check>,
         writes: Vec<RowWrite>,
     ) -> impl Future<Output = Result<RowsOutcome, Error>> + use<> {
-        let rows = RowsCommand {
-            checks: checks.into_iter().map(Check::into_kv).collect(),
-            writes: writes.into_iter().map(RowWrite::into_kv).collect(),
-        };
+        let checks = checks.into_iter().map(Check::into_kv);
+        let rows = kv::Command { operations: checks.chain(writes.into_iter().map(RowWrite::into_kv)).collect() };
         let (answer, outcome) = oneshot::channel();
         let refused = match self.group(place) {
             Ok(group) => {
@@ -67,18 +65,21 @@ impl Rows {
             let reply = outcome.await.unwrap_or(Err(SubmitError::Stopped));
             let reply = reply.map_err(|error| Error::with_source(kind_of(error), "change rows", error))?;
             match reply.rows {
-                Some(cluster::RowsOutcome::Done) => Ok(RowsOutcome::Done),
-                Some(cluster::RowsOutcome::Refused) => Ok(RowsOutcome::Refused),
-                None => Err(Error::new(ErrorKind::Internal, "change rows")),
+                Some(CommandResult::Applied { version }) => Ok(RowsOutcome::Done { version }),
+                Some(CommandResult::Conflict { .. }) => Ok(RowsOutcome::Refused),
+                Some(CommandResult::AlreadyApplied) | None => Err(Error::new(ErrorKind::Internal, "change rows")),
             }
         }
     }
 
-    /// The value of a row.
-    pub async fn get(&self, place: &Place, key: Bytes) -> Result<Option<Bytes>, Error> {
+    /// A row.
+    pub async fn get(&self, place: &Place, key: Bytes) -> Result<Option<Row>, Error> {
         let kv = self.group(place)?.kv().clone();
-        let value = self.core.offload(move || kv.get(&key)).await?;
-        value.map_err(|error| unreadable("read a row", error))
+        let row = self.core.offload(move || match kv.get(&key)? {
+            Some(stored) => row(key, &stored).map(Some),
+            None => Ok(None),
+        });
+        row.await?.map_err(|error| unreadable("read a row", error))
     }
 
     /// Rows whose key begins with `prefix`, in key order from `from` on (empty: from the first), at most `limit`.
@@ -90,8 +91,11 @@ impl Rows {
         limit: usize,
     ) -> Result<Vec<Row>, Error> {
         let kv = self.group(place)?.kv().clone();
-        let rows = self.core.offload(move || kv.scan(&prefix, &from, limit)).await?;
-        rows.map_err(|error| unreadable("scan rows", error))
+        let rows = self.core.offload(move || {
+            let rows = kv.scan(&prefix, &from, limit)?;
+            rows.into_iter().map(|stored| row(stored.key, &stored.value)).collect::<Result<Vec<_>, _>>()
+        });
+        rows.await?.map_err(|error| unreadable("scan rows", error))
     }
 
     /// All groups, for whoever gathers rows that lie beside records.
@@ -116,21 +120,26 @@ impl Rows {
 }
 
 impl RowWrite {
-    pub(crate) fn into_kv(self) -> KvWrite {
+    pub(crate) fn into_kv(self) -> Operation {
         match self {
-            RowWrite::Put { key, value } => KvWrite::Put { key, value },
-            RowWrite::Delete { key } => KvWrite::Delete { key },
+            RowWrite::Put { key, value } => Operation::Put { key, value },
+            RowWrite::Delete { key } => Operation::Delete { key },
         }
     }
 }
 
 impl Check {
-    fn into_kv(self) -> RowCheck {
+    fn into_kv(self) -> Operation {
         match self {
-            Check::Absent { key } => RowCheck::Absent { key },
-            Check::Equals { key, value } => RowCheck::Equals { key, value },
+            Check::Absent { key } => Operation::Check { key, expect: Expect::Absent },
+            Check::Version { key, version } => Operation::Check { key, expect: Expect::Version(version) },
         }
     }
+}
+
+fn row(key: Bytes, stored: &Bytes) -> Result<Row, KvError> {
+    let value = kv::decode_value(stored)?;
+    Ok(Row { key, version: value.version, value: value.value })
 }
 
 fn unreadable(operation: &'static str, error: KvError) -> Error {

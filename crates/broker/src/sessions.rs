@@ -168,7 +168,7 @@ fn finish_claim(core: &Core, key: &SessionKey, epoch: u64) {
 
 async fn stored(core: &Core, key: &SessionKey) -> Result<Option<Bytes>, Error> {
     let row = core.rows_handle().get(&place(key), row_key(key)).await?;
-    let Some(row) = row.and_then(Row::decode) else { return Ok(None) };
+    let Some(row) = row.and_then(|row| Row::decode(row.value)) else { return Ok(None) };
     let expired = row.ends_at(core.started_ms()).is_some_and(|ends| ends <= core.wall_ms_now());
     Ok((!expired).then_some(row.state))
 }
@@ -264,17 +264,19 @@ pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<(), Error> {
     if core.shared().registry.is_owned(key) {
         return Ok(());
     }
-    let Some(value) = core.rows_handle().get(&place(key), row_key(key)).await? else { return Ok(()) };
-    let Some(row) = Row::decode(value.clone()) else { return Ok(()) };
+    let Some(found) = core.rows_handle().get(&place(key), row_key(key)).await? else { return Ok(()) };
+    let Some(row) = Row::decode(found.value) else { return Ok(()) };
     if row.ends_at(core.started_ms()).is_none_or(|ends| ends > core.wall_ms_now()) {
         return Ok(());
     }
     let key_bytes = row_key(key);
-    let checks = vec![Check::Equals { key: key_bytes.clone(), value }];
+    let checks = vec![Check::Version { key: key_bytes.clone(), version: found.version }];
     let outcome =
         core.rows_handle().transact(&place(key), checks, vec![RowWrite::Delete { key: key_bytes }]).await?;
-    debug_assert!(matches!(outcome, RowsOutcome::Done | RowsOutcome::Refused));
-    Ok(())
+    match outcome {
+        // Refused: the client was here meanwhile.
+        RowsOutcome::Done { .. } | RowsOutcome::Refused => Ok(()),
+    }
 }
 
 /// A stored session.

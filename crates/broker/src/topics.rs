@@ -112,14 +112,14 @@ pub(crate) fn number_key(kind: u8, number: u32) -> Bytes {
 pub(crate) fn encode(topic: &Topic) -> Bytes {
     let mut out = BytesMut::with_capacity(128);
     out.put_u8(VERSION);
-    out.put_u128(topic.id.into());
+    out.put_u128(topic.id.0);
     put_text(&mut out, topic.tenant.as_str());
     put_text(&mut out, topic.name.as_str());
     out.put_u8(match topic.origin {
         Origin::Created => 1,
         Origin::FirstUse => 2,
     });
-    out.put_u8(topic.config.engine.into());
+    out.put_u8(topic.config.engine.number());
     out.put_u64(topic.config.retention.ms.unwrap_or(u64::MAX));
     out.put_u64(topic.config.retention.bytes.unwrap_or(u64::MAX));
     out.put_u32(topic.shards.len() as u32);
@@ -151,7 +151,7 @@ pub(crate) fn decode(mut input: Bytes) -> Option<Topic> {
         2 => Origin::FirstUse,
         _ => return None,
     };
-    let engine = EngineKind::try_from(input.try_get_u8().ok()?).ok()?;
+    let engine = EngineKind::from_number(input.try_get_u8().ok()?)?;
     let limit = |value: u64| (value != u64::MAX).then_some(value);
     let retention =
         Retention { ms: limit(input.try_get_u64().ok()?), bytes: limit(input.try_get_u64().ok()?) };

@@ -1,10 +1,10 @@
 //! What a group commits: commands, bundled many to an entry, and their replies. Hot path.
 //!
 //! ```text
-//! head    version u8 | commands u32 | commands x command
+//! head    version u8 | commands u32 | commands x command | rows: list of those that have any (storage::kv)
 //! command appends u16 | appends x (shard u64 | flags u8)
 //!         changes u16 | changes x (tag u8 | shard u64 | value u64)
-//!         rows length u32 | rows (as in `rows`)
+//!         has rows u8
 //! bodies  one record batch for each append, in order, never copied on the way to the journal
 //! ```
 //!
@@ -13,9 +13,8 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::{Offset, ShardId};
 use storage::journal::Payload;
+use storage::kv::{self, CommandResult, Operation};
 use storage::{Append, BatchFlags, Change};
-
-use crate::rows::{RowsCommand, RowsOutcome};
 
 /// Version of the encoding of an entry's head.
 const VERSION: u8 = 1;
@@ -29,7 +28,7 @@ pub struct Command {
     pub changes: Vec<Change>,
     /// Row changes with their preconditions. A command that appends must not have preconditions: what the log stores
     /// never depends on the rows (each is replayed on its own).
-    pub rows: Option<RowsCommand>,
+    pub rows: Option<kv::Command>,
 }
 
 /// One batch for one shard.
@@ -48,21 +47,21 @@ pub struct AppendCommand {
 pub struct Reply {
     /// One for each append.
     pub appends: Vec<Append>,
-    /// Whether the row changes were made; `None` if there were none.
-    pub rows: Option<RowsOutcome>,
+    /// What became of the row changes; `None` if there were none.
+    pub rows: Option<CommandResult>,
 }
 
 impl Command {
     /// Bytes of batches and rows: what the bounds of queues count.
     pub fn size(&self) -> usize {
         let batches: usize = self.appends.iter().map(|append| append.batch.len() + 16).sum();
-        batches + self.rows.as_ref().map_or(0, RowsCommand::size) + 64
+        batches + self.rows.as_ref().map_or(0, rows_size) + 64
     }
 
     fn encode(&self, head: &mut BytesMut, bodies: &mut Vec<Bytes>) {
         head.put_u16(self.appends.len() as u16);
         for append in &self.appends {
-            head.put_u64(append.shard.into());
+            head.put_u64(append.shard.to_u64());
             head.put_u8(append.flags.bits());
             bodies.push(append.batch.clone());
         }
@@ -71,12 +70,12 @@ impl Command {
             match *change {
                 Change::Trim { shard, to } => {
                     head.put_u8(1);
-                    head.put_u64(shard.into());
+                    head.put_u64(shard.to_u64());
                     head.put_u64(to.0);
                 }
                 Change::Drop { shard } => {
                     head.put_u8(2);
-                    head.put_u64(shard.into());
+                    head.put_u64(shard.to_u64());
                     head.put_u64(0);
                 }
                 Change::ExpireProducers { before } => {
@@ -86,27 +85,32 @@ impl Command {
                 }
             }
         }
-        match &self.rows {
-            None => head.put_u32(0),
-            Some(rows) => {
-                let at = head.len();
-                head.put_u32(0);
-                rows.encode(head);
-                let length = (head.len() - at - 4) as u32;
-                head[at..at + 4].copy_from_slice(&length.to_be_bytes());
-            }
-        }
+        head.put_u8(u8::from(self.rows.is_some()));
     }
 }
 
+fn rows_size(rows: &kv::Command) -> usize {
+    let sizes = rows.operations.iter().map(|operation| match operation {
+        Operation::Put { key, value } => key.len() + value.len(),
+        Operation::CompareAndSet { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
+        Operation::Delete { key } | Operation::Check { key, .. } => key.len(),
+        Operation::DeleteRange { from, to } => from.len() + to.len(),
+    });
+    sizes.map(|size| size + 24).sum()
+}
+
 /// Encodes commands as one entry.
-pub(crate) fn encode_bundle<'a>(commands: impl ExactSizeIterator<Item = &'a Command>) -> Payload {
+pub(crate) fn encode_bundle(commands: &mut [Command]) -> Payload {
     let mut head = BytesMut::with_capacity(64 * commands.len());
     head.put_u8(VERSION);
     head.put_u32(commands.len() as u32);
     let mut bodies = Vec::with_capacity(commands.len());
-    for command in commands {
+    for command in commands.iter() {
         command.encode(&mut head, &mut bodies);
+    }
+    let rows: Vec<kv::Command> = commands.iter_mut().filter_map(|command| command.rows.take()).collect();
+    if !rows.is_empty() {
+        head.put_slice(&kv::Command::encode_list(&rows));
     }
     Payload { head: head.freeze(), bodies }
 }
@@ -116,34 +120,46 @@ pub(crate) fn encode_bundle<'a>(commands: impl ExactSizeIterator<Item = &'a Comm
 #[error("a committed entry is not readable by this version")]
 pub(crate) struct Unreadable;
 
-/// One command of a committed entry; batches are numbered through the entry's bodies.
+/// A committed entry, decoded. Batches are numbered through the entry's bodies.
 pub(crate) struct Decoded {
+    pub(crate) commands: Vec<DecodedCommand>,
+    /// Row changes of the commands that have any, in order.
+    pub(crate) rows: Vec<kv::Command>,
+}
+
+/// One command of an entry.
+pub(crate) struct DecodedCommand {
     pub(crate) appends: Vec<(ShardId, BatchFlags)>,
     pub(crate) changes: Vec<Change>,
-    pub(crate) rows: Option<RowsCommand>,
+    pub(crate) has_rows: bool,
 }
 
 /// Decodes the head of an entry.
-pub(crate) fn decode_bundle(head: &Bytes) -> Result<Vec<Decoded>, Unreadable> {
+pub(crate) fn decode_bundle(head: &Bytes) -> Result<Decoded, Unreadable> {
     let mut input = head.clone();
     if take(&mut input, 1)?.get_u8() != VERSION {
         return Err(Unreadable);
     }
     let count = take(&mut input, 4)?.get_u32() as usize;
-    // A command takes at least 8 bytes: nothing is reserved that is not there.
-    let mut commands = Vec::with_capacity(count.min(input.remaining() / 8));
+    // A command takes at least 5 bytes: nothing is reserved that is not there.
+    let mut commands = Vec::with_capacity(count.min(input.remaining() / 5));
     for _ in 0..count {
         commands.push(decode_command(&mut input)?);
     }
-    if input.has_remaining() { Err(Unreadable) } else { Ok(commands) }
+    let expected = commands.iter().filter(|command| command.has_rows).count();
+    let rows = match expected {
+        0 if input.is_empty() => Vec::new(),
+        _ => kv::Command::decode_list(&input).map_err(|_| Unreadable)?,
+    };
+    if rows.len() == expected { Ok(Decoded { commands, rows }) } else { Err(Unreadable) }
 }
 
-fn decode_command(input: &mut Bytes) -> Result<Decoded, Unreadable> {
+fn decode_command(input: &mut Bytes) -> Result<DecodedCommand, Unreadable> {
     let count = take(input, 2)?.get_u16() as usize;
     let mut fields = take(input, count * 9)?;
     let mut appends = Vec::with_capacity(count);
     for _ in 0..count {
-        let shard = ShardId::try_from(fields.get_u64()).map_err(|_| Unreadable)?;
+        let shard = ShardId::from_u64(fields.get_u64()).map_err(|_| Unreadable)?;
         appends.push((shard, BatchFlags::from_bits(fields.get_u8())));
     }
     let count = take(input, 2)?.get_u16() as usize;
@@ -151,7 +167,7 @@ fn decode_command(input: &mut Bytes) -> Result<Decoded, Unreadable> {
     let mut changes = Vec::with_capacity(count);
     for _ in 0..count {
         let (tag, shard, value) = (fields.get_u8(), fields.get_u64(), fields.get_u64());
-        let shard = || ShardId::try_from(shard).map_err(|_| Unreadable);
+        let shard = || ShardId::from_u64(shard).map_err(|_| Unreadable);
         changes.push(match tag {
             1 => Change::Trim { shard: shard()?, to: Offset(value) },
             2 => Change::Drop { shard: shard()? },
@@ -159,12 +175,8 @@ fn decode_command(input: &mut Bytes) -> Result<Decoded, Unreadable> {
             _ => return Err(Unreadable),
         });
     }
-    let length = take(input, 4)?.get_u32() as usize;
-    let rows = match length {
-        0 => None,
-        _ => Some(RowsCommand::decode(take(input, length)?)?),
-    };
-    Ok(Decoded { appends, changes, rows })
+    let has_rows = take(input, 1)?.get_u8() == 1;
+    Ok(DecodedCommand { appends, changes, has_rows })
 }
 
 fn take(input: &mut Bytes, count: usize) -> Result<Bytes, Unreadable> {
@@ -188,11 +200,14 @@ pub(crate) fn encode_replies(replies: &[Reply]) -> Bytes {
             out.put_u8(tag);
             out.put_u64(base);
         }
-        out.put_u8(match reply.rows {
-            None => 0,
-            Some(RowsOutcome::Done) => 1,
-            Some(RowsOutcome::Refused) => 2,
-        });
+        let (tag, version) = match reply.rows {
+            None => (0, 0),
+            Some(CommandResult::Applied { version }) => (1, version),
+            Some(CommandResult::Conflict { .. }) => (2, 0),
+            Some(CommandResult::AlreadyApplied) => (3, 0),
+        };
+        out.put_u8(tag);
+        out.put_u64(version);
     }
     out.freeze()
 }
@@ -217,10 +232,12 @@ pub(crate) fn decode_replies(mut input: Bytes, count: usize) -> Result<Vec<Reply
                 })
             })
             .collect::<Result<_, _>>()?;
-        let rows = match take(&mut input, 1)?.get_u8() {
-            0 => None,
-            1 => Some(RowsOutcome::Done),
-            2 => Some(RowsOutcome::Refused),
+        let mut fields = take(&mut input, 9)?;
+        let rows = match (fields.get_u8(), fields.get_u64()) {
+            (0, _) => None,
+            (1, version) => Some(CommandResult::Applied { version }),
+            (2, _) => Some(CommandResult::Conflict { operation: 0, found: None }),
+            (3, _) => Some(CommandResult::AlreadyApplied),
             _ => return Err(Unreadable),
         };
         replies.push(Reply { appends, rows });

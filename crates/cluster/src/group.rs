@@ -39,6 +39,9 @@ pub enum SubmitError {
     /// The disk has no space: try again when it has. Nothing was done.
     #[error("the disk is full")]
     DiskFull,
+    /// The command can never fit into one entry. Nothing was done.
+    #[error("the command is too large")]
+    TooLarge,
     /// This node does not lead the group (any more). Whether the command was committed is not known.
     #[error("the group has no leader here")]
     NotLeader,
@@ -190,8 +193,8 @@ struct Bundle {
     done: Vec<Completion>,
 }
 
-async fn commit_bundle(handle: &GroupHandle, bundle: Bundle) {
-    let payload = encode_bundle(bundle.commands.iter());
+async fn commit_bundle(handle: &GroupHandle, mut bundle: Bundle) {
+    let payload = encode_bundle(&mut bundle.commands);
     let outcome: Result<Bytes, ProposeError> = handle.propose(payload).await;
     let replies = match outcome {
         Ok(bytes) => decode_replies(bytes, bundle.done.len()).map_err(|_| SubmitError::Stopped),
@@ -214,6 +217,12 @@ async fn commit_bundle(handle: &GroupHandle, bundle: Bundle) {
 fn submit_error(error: &ProposeError) -> SubmitError {
     match error {
         ProposeError::NotLeader { .. } => SubmitError::NotLeader,
-        _ => SubmitError::Stopped,
+        ProposeError::Full => SubmitError::Busy,
+        ProposeError::DiskFull => SubmitError::DiskFull,
+        ProposeError::TooLarge { .. } => SubmitError::TooLarge,
+        ProposeError::Unknown
+        | ProposeError::Stopped
+        | ProposeError::JournalSealed
+        | ProposeError::MachineFailed => SubmitError::Stopped,
     }
 }

@@ -6,13 +6,13 @@
 
 mod command;
 mod group;
+mod identity;
 mod janitor;
 mod machine;
 mod node;
-mod rows;
+mod rebuild;
 
 pub use command::{AppendCommand, Command, Reply};
 pub use group::{Completion, Group, SubmitError};
 pub use machine::{AppliedBatch, Observer};
-pub use node::{Node, NodeConfig, OpenError};
-pub use rows::{RowCheck, RowsCommand, RowsOutcome};
+pub use node::{Node, NodeConfig, OpenError, Outside};

@@ -10,11 +10,10 @@ use bytes::Bytes;
 use consensus::{Committed, MachineFailed, StateMachine};
 use model::batch::BatchHeader;
 use model::{GroupId, Offset, ShardId};
-use storage::kv::Kv;
+use storage::kv::{self, CommandResult, Kv, KvTurn};
 use storage::{Append, BatchFlags, CommittedBatch, Log, Position};
 
 use crate::command::{Reply, decode_bundle, encode_replies};
-use crate::rows::Overlay;
 
 /// A batch that has just become readable.
 #[derive(Debug, Clone)]
@@ -42,14 +41,19 @@ pub trait Observer: Send + Sync {
 #[derive(Debug, Default)]
 pub(crate) struct Flushed(pub(crate) AtomicU64);
 
+impl Flushed {
+    /// What a store has when it is opened is all durable.
+    pub(crate) fn starting_at(index: u64) -> Self {
+        Self(AtomicU64::new(index))
+    }
+}
+
 pub(crate) struct DataMachine {
     group: GroupId,
     log: Arc<dyn Log>,
     kv: Arc<dyn Kv>,
     observer: Arc<dyn Observer>,
     flushed: Arc<Flushed>,
-    /// Row changes of this turn.
-    rows: Overlay,
     /// Batches of this turn.
     fresh: Vec<AppliedBatch>,
     /// What went wrong in this turn; reported at its end.
@@ -59,21 +63,20 @@ pub(crate) struct DataMachine {
 impl DataMachine {
     pub(crate) fn new(
         group: GroupId,
-        log: Arc<dyn Log>,
-        kv: Arc<dyn Kv>,
+        (log, kv): (Arc<dyn Log>, Arc<dyn Kv>),
         observer: Arc<dyn Observer>,
         flushed: Arc<Flushed>,
     ) -> Self {
-        let (rows, fresh) = (Overlay::default(), Vec::new());
-        Self { group, log, kv, observer, flushed, rows, fresh, failed: None }
+        Self { group, log, kv, observer, flushed, fresh: Vec::new(), failed: None }
     }
 
     fn apply_entry(&mut self, entry: &Committed) -> Result<Vec<Reply>, MachineFailed> {
-        let commands = decode_bundle(&entry.payload.head)
+        let decoded = decode_bundle(&entry.payload.head)
             .map_err(|error| MachineFailed::new("read a committed entry", error))?;
-        let mut replies = Vec::with_capacity(commands.len());
+        let mut replies = Vec::with_capacity(decoded.commands.len());
+        let mut rows = self.change_rows(entry.index, &decoded.rows)?.into_iter();
         let mut body = 0;
-        for command in commands {
+        for command in decoded.commands {
             let mut reply = Reply { appends: Vec::with_capacity(command.appends.len()), rows: None };
             for (shard, flags) in command.appends {
                 reply.appends.push(self.append(entry, body, shard, flags)?);
@@ -83,15 +86,23 @@ impl DataMachine {
                 let changed = self.log.change(entry.index, change);
                 changed.map_err(|error| MachineFailed::new("change a log", error))?;
             }
-            if let Some(rows) = command.rows
-                && entry.index > self.kv.applied()
-            {
-                let outcome = self.rows.apply(&*self.kv, rows);
-                reply.rows = Some(outcome.map_err(|error| MachineFailed::new("read rows", error))?);
+            if command.has_rows {
+                reply.rows = rows.next();
             }
             replies.push(reply);
         }
         Ok(replies)
+    }
+
+    fn change_rows(&mut self, index: u64, rows: &[kv::Command]) -> Result<Vec<CommandResult>, MachineFailed> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut turn = KvTurn::new(&*self.kv);
+        let results = turn.entry(index, rows);
+        let results = results.map_err(|error| MachineFailed::new("read rows", error))?;
+        turn.finish().map_err(|error| MachineFailed::new("write rows", error))?;
+        Ok(results)
     }
 
     fn append(
@@ -104,7 +115,7 @@ impl DataMachine {
         let unreadable = |_| MachineFailed::new("read a committed batch", "it does not check out");
         let bytes = entry.payload.bodies.get(body).cloned().ok_or(()).map_err(unreadable)?;
         let header = BatchHeader::parse(&bytes).map_err(|_| ()).map_err(unreadable)?;
-        let location = entry.payload.body_location(entry.location, body);
+        let location = entry.payload.body_location(entry.location, body).ok_or(()).map_err(unreadable)?;
         let position = Position { index: entry.index, ordinal: body as u16 };
         let batch = CommittedBatch { bytes: bytes.clone(), header, flags, position, location };
         let appended = self.log.append(shard, batch);
@@ -134,8 +145,7 @@ impl StateMachine for DataMachine {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let writes = self.rows.take();
-        let written = self.kv.apply(&writes, applied);
+        let written = self.kv.apply(&[], applied);
         written.map_err(|error| MachineFailed::new("write rows", error))?;
         let ended = self.log.turn_ended(applied);
         ended.map_err(|error| MachineFailed::new("end a turn of the log", error))?;

@@ -1,0 +1,104 @@
+//! Housekeeping: index files of sealed segments, flushed rows, purged logs, recycled segments. One background
+//! thread; it sleeps until the journal has sealed a segment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use consensus::GroupHandle;
+use model::GroupId;
+use parking_lot::Mutex;
+use storage::journal::Journal;
+use storage::kv::Kv;
+use storage::{Log, LogStore};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::machine::Flushed;
+
+pub(crate) struct Janitor {
+    journal: Arc<Journal>,
+    logs: Arc<LogStore>,
+    groups: Mutex<Vec<Watched>>,
+    due: Arc<Notify>,
+    runtime: tokio::runtime::Handle,
+}
+
+#[derive(Clone)]
+struct Watched {
+    id: GroupId,
+    log: Arc<dyn Log>,
+    kv: Arc<dyn Kv>,
+    flushed: Arc<Flushed>,
+    handle: GroupHandle,
+}
+
+impl Janitor {
+    pub(crate) fn new(journal: Arc<Journal>, logs: Arc<LogStore>) -> Self {
+        let due = Arc::new(Notify::new());
+        let sealed = Arc::clone(&due);
+        journal.on_seal(Box::new(move |_| sealed.notify_one()));
+        let runtime = tokio::runtime::Handle::current();
+        Self { journal, logs, groups: Mutex::default(), due, runtime }
+    }
+
+    pub(crate) fn watch(
+        &self,
+        id: GroupId,
+        log: Arc<dyn Log>,
+        kv: Arc<dyn Kv>,
+        flushed: Arc<Flushed>,
+        handle: GroupHandle,
+    ) {
+        self.groups.lock().push(Watched { id, log, kv, flushed, handle });
+    }
+
+    pub(crate) async fn due(&self) {
+        self.due.notified().await;
+    }
+
+    /// One round. Every step may fail on a full disk; what it would have done is done by a later round.
+    pub(crate) fn round(&self) {
+        if let Err(error) = self.logs.write_footers() {
+            warn!(err = %error, "an index file could not be written");
+        }
+        let groups = self.groups.lock().clone();
+        for group in &groups {
+            match flush(group) {
+                Ok(flushed) => group.flushed.0.store(flushed, Ordering::Release),
+                Err(error) => warn!(group = group.id.0, err = %error, "a group could not be flushed"),
+            }
+            let handle = group.handle.clone();
+            self.runtime.spawn(async move {
+                // A group that has stopped purges at its next start.
+                let _ = handle.purge().await;
+            });
+        }
+        self.recycle(&groups);
+    }
+
+    fn recycle(&self, groups: &[Watched]) {
+        let purged = |id: GroupId| {
+            let group = groups.iter().find(|group| group.id == id);
+            group.and_then(|group| group.handle.status().purged_index).unwrap_or(0)
+        };
+        let dead = match self.logs.dead_segments(purged) {
+            Ok(dead) => dead,
+            Err(error) => {
+                warn!(err = %error, "segments could not be given back");
+                return;
+            }
+        };
+        let recycled: Vec<u64> = dead.into_iter().filter(|seq| self.journal.recycle(*seq).is_ok()).collect();
+        if recycled.is_empty() {
+            return;
+        }
+        info!(segments = recycled.len(), "journal segments are recycled");
+        if let Err(error) = self.logs.recycled(&recycled) {
+            warn!(err = %error, "index files of recycled segments could not be removed");
+        }
+    }
+}
+
+fn flush(group: &Watched) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(group.log.flush()?.min(group.kv.flush()?))
+}

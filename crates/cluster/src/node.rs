@@ -1,0 +1,307 @@
+//! A node: its identity, its journal, its logs and rows, and the groups that run over them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use consensus::{Groups, Limits, StateMachine};
+use model::{GroupId, NodeId, Offset};
+use parking_lot::Mutex;
+use rt::{Disk, DiskLock, OnFailure, OnShutdown, Rng, TaskHandle, TaskKind, Tasks};
+use storage::journal::{Driver, Identity, Journal, JournalConfig, JournalError, JournalState, Recovered};
+use storage::kv::{Kv, KvError, RocksKv};
+use storage::{BatchSource, Database, LogError, LogStore, LogStoreConfig};
+use thiserror::Error;
+use tracing::warn;
+
+use crate::group::Group;
+use crate::identity::{self, StoredIdentity};
+use crate::janitor::Janitor;
+use crate::machine::{DataMachine, Flushed, Observer};
+use crate::rebuild;
+
+/// Ends when its group is closed and everything taken is answered; without it nothing is acknowledged any more.
+const BUNDLER: TaskKind =
+    TaskKind { name: "bundler", on_shutdown: OnShutdown::Finish, on_failure: OnFailure::Shutdown };
+
+/// Sizes and places of a node.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Data groups. Fixed when the data directory is made; a later value that differs is ignored with a warning.
+    pub data_groups: u32,
+    /// Size of a journal segment.
+    pub segment_bytes: u32,
+    /// Newest batches kept in memory.
+    pub tail_cache_bytes: usize,
+    /// All shards of the memory engine together.
+    pub memory_bytes: usize,
+}
+
+impl NodeConfig {
+    /// Defaults, below `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            data_groups: 2,
+            segment_bytes: 64 << 20,
+            tail_cache_bytes: 256 << 20,
+            memory_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process uses the data directory.
+    #[error("the data directory {dir} is in use by another broker")]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory cannot be used.
+    #[error("cannot use the data directory {dir}")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The identity file is damaged or of a newer version.
+    #[error("{file} is damaged or was written by a newer version")]
+    Identity {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The journal cannot be opened.
+    #[error("cannot open the journal")]
+    Journal(#[source] JournalError),
+    /// The journal is damaged: entries of a group are lost and there is no replica to repair them from.
+    #[error("the journal is damaged in {ranges} places: entries of at least one group are lost")]
+    Damaged {
+        /// Number of damaged ranges.
+        ranges: usize,
+    },
+    /// The index cannot be opened.
+    #[error("cannot open the log index")]
+    Log(#[source] LogError),
+    /// The rows cannot be opened.
+    #[error("cannot open the rows")]
+    Rows(#[source] KvError),
+    /// A group did not start.
+    #[error("group {group} did not start")]
+    Group {
+        /// Which.
+        group: GroupId,
+        /// Why.
+        #[source]
+        source: Box<consensus::OpenError>,
+    },
+}
+
+/// What a node takes from outside.
+pub struct Outside {
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Randomness: identity and salts.
+    pub rng: Arc<dyn Rng>,
+    /// Who does the journal's work.
+    pub driver: Driver,
+    /// Where the groups' tasks run.
+    pub tasks: Tasks,
+    /// Told what is applied.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// An open node. Shared by all threads.
+pub struct Node {
+    identity: StoredIdentity,
+    groups: Vec<Group>,
+    journal: Arc<Journal>,
+    consensus: Groups,
+    janitor: Janitor,
+    runs: Mutex<Vec<TaskHandle>>,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl Node {
+    /// Opens the data directory (making it if need be), replays what is to be replayed, and starts all groups. To be
+    /// called on the consensus thread, whose runtime then runs the groups. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed unless the error says that a file could not be written.
+    pub async fn open(config: NodeConfig, outside: Outside) -> Result<Node, OpenError> {
+        let dir = config.data_dir.clone();
+        let lock = lock(&dir, &*outside.disk)?;
+        let identity = identity::load_or_create(&dir, &config, &outside)?;
+        let mut journal_config =
+            JournalConfig::new(&dir, Identity { cluster: identity.cluster, node: identity.node });
+        journal_config.segment_bytes = config.segment_bytes;
+        let opened =
+            Journal::open(journal_config, Arc::clone(&outside.disk), Arc::clone(&outside.rng), outside.driver);
+        let (journal, recovered) = opened.map_err(OpenError::Journal)?;
+        refuse_damage(&recovered)?;
+        let journal = Arc::new(journal);
+        let database = Database::open(&dir.join("rows")).map_err(OpenError::Rows)?;
+        let logs = open_logs(&config, &identity, &outside.disk, &database, &journal, &recovered)?;
+        let consensus = Groups::new(
+            NodeId(identity.node),
+            Arc::clone(&journal),
+            outside.tasks.clone(),
+            Limits::default(),
+        );
+        let janitor = Janitor::new(Arc::clone(&journal), Arc::clone(&logs));
+        let mut node = Node {
+            identity,
+            groups: Vec::new(),
+            journal,
+            consensus,
+            janitor,
+            runs: Mutex::default(),
+            _lock: lock,
+        };
+        let mut recovered = recovered;
+        for number in 1..=node.identity.data_groups {
+            let id = GroupId(number);
+            let log = logs.group(id).map_err(OpenError::Log)?;
+            let kv: Arc<dyn Kv> = Arc::new(RocksKv::open(Arc::clone(&database), id).map_err(OpenError::Rows)?);
+            let flushed = Arc::new(Flushed::starting_at(log.applied().min(kv.applied())));
+            let machine = DataMachine::new(
+                id,
+                (Arc::clone(&log), Arc::clone(&kv)),
+                Arc::clone(&outside.observer),
+                Arc::clone(&flushed),
+            );
+            let machine: Box<dyn StateMachine> = Box::new(machine);
+            let found = recovered.groups.remove(&id).unwrap_or_default();
+            let handle = node.consensus.open(id, found, machine).await;
+            let handle =
+                handle.map_err(|source| OpenError::Group { group: id, source: Box::new(source) })?;
+            node.janitor.watch(id, Arc::clone(&log), Arc::clone(&kv), flushed, handle.clone());
+            let group = Group::new(id, log, kv);
+            let run = group.clone().run(handle);
+            node.runs.lock().push(outside.tasks.spawn(BUNDLER, format!("group {id}"), run));
+            node.groups.push(group);
+        }
+        Ok(node)
+    }
+
+    /// The data groups, by number.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The data group that a key belongs to. Never changes for the life of the cluster.
+    pub fn group_of_key(&self, key: &[u8]) -> &Group {
+        let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        // The low bits of FNV-1a depend on few bits of the last bytes; the folded word does not.
+        &self.groups[((hash ^ (hash >> 32)) as u32 as usize) % self.groups.len()]
+    }
+
+    /// This node's number.
+    pub fn id(&self) -> NodeId {
+        NodeId(self.identity.node)
+    }
+
+    /// A name for the cluster: 22 characters that never change.
+    pub fn cluster_name(&self) -> Arc<str> {
+        identity::name_of(self.identity.cluster).into()
+    }
+
+    /// Whether the journal takes appends.
+    pub fn journal_state(&self) -> JournalState {
+        self.journal.state()
+    }
+
+    /// Bytes that the journal takes on disk.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal.disk_bytes()
+    }
+
+    /// The journal's counters.
+    pub fn journal_counters(&self) -> storage::journal::JournalCounters {
+        self.journal.counters()
+    }
+
+    /// Does the node's housekeeping once: index files, flushes, purges, recycled segments. Blocks on the disk: for a thread
+    /// of its own. Errors are logged; nothing is lost by one, the next round tries again.
+    pub fn keep_house(&self) {
+        self.janitor.round();
+    }
+
+    /// Resolves when there may be something to tidy.
+    pub async fn housekeeping_due(&self) {
+        self.janitor.due().await;
+    }
+
+    /// Stops taking commands, answers what was taken, stops the groups. On the consensus thread.
+    pub async fn shutdown(&self) {
+        for group in &self.groups {
+            group.close();
+        }
+        let runs: Vec<_> = std::mem::take(&mut *self.runs.lock());
+        for mut run in runs {
+            run.ended().await;
+        }
+        self.consensus.shutdown().await;
+        // What is in the rows' memory need not be replayed at the next start.
+        self.janitor.round();
+    }
+}
+
+fn lock(dir: &Path, disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.to_owned() },
+        _ => OpenError::Directory { dir: dir.to_owned(), source },
+    };
+    disk.create_dir_all(dir).map_err(failed)?;
+    disk.lock(&dir.join("lock")).map_err(failed)
+}
+
+/// Damage that costs entries is not started over: with one replica, nobody else has them.
+fn refuse_damage(recovered: &Recovered) -> Result<(), OpenError> {
+    if recovered.quarantined.is_empty() && recovered.missing_segments.is_empty() {
+        return Ok(());
+    }
+    for range in &recovered.quarantined {
+        warn!(segment = range.segment, offset = range.offset, bytes = range.len, "the journal is damaged");
+    }
+    let lost = recovered.groups.values().any(|group| !group.gaps().is_empty());
+    if lost {
+        return Err(OpenError::Damaged { ranges: recovered.quarantined.len() });
+    }
+    Ok(())
+}
+
+fn open_logs(
+    config: &NodeConfig,
+    identity: &StoredIdentity,
+    disk: &Arc<dyn Disk>,
+    database: &Arc<Database>,
+    journal: &Arc<Journal>,
+    recovered: &Recovered,
+) -> Result<Arc<LogStore>, OpenError> {
+    let store_config = LogStoreConfig {
+        index_dir: config.data_dir.join("index"),
+        tail_cache_bytes: config.tail_cache_bytes,
+        memory_bytes: config.memory_bytes,
+        memory_origin: Offset(identity.starts << 40),
+    };
+    let source: Arc<dyn BatchSource> = Arc::clone(journal) as Arc<dyn BatchSource>;
+    let segments = journal.segments();
+    let rebuilt = LogStore::open(
+        store_config,
+        disk,
+        Some(Arc::clone(database)),
+        (&source, &segments),
+        &mut |info, log| rebuild::segment(journal, recovered, info, log),
+    );
+    let logs = Arc::new(rebuilt.map_err(OpenError::Log)?);
+    let sealed = Arc::clone(&logs);
+    journal.on_seal(Box::new(move |info| sealed.segment_sealed(info.clone())));
+    Ok(logs)
+}
