@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::core::Core;
+use crate::core_thread::Core;
 use crate::node::SessionKey;
 use crate::rows::Place;
 use crate::{lifecycle, sessions, topics};

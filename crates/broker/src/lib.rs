@@ -6,7 +6,7 @@
 
 mod broker;
 mod captures;
-mod core;
+mod core_thread;
 mod delivery;
 mod dispatch;
 mod endings;
@@ -18,6 +18,7 @@ mod outbox;
 mod partition;
 mod publisher;
 mod retained;
+mod retention;
 pub mod routing;
 mod rows;
 mod rows_store;
@@ -28,7 +29,7 @@ mod topics;
 pub mod view;
 
 pub use broker::{Broker, Event, Keep, SessionLease, Sink, TakeOver};
-pub use core::Core;
+pub use core_thread::Core;
 pub use delivery::{Batch, CatchUp, Cursor, Delivery, Picked, Start, Subscriber};
 pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};

@@ -9,7 +9,7 @@ use cluster::{Command, Group};
 use model::{EngineKind, Error, ErrorKind, GroupId, ShardId, TenantId, TopicId, TopicName, TopicNumber};
 use storage::Change;
 
-use crate::core::Core;
+use crate::core_thread::Core;
 use crate::node::Counters;
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
 use crate::topic::{Origin, Topic, TopicConfig, TopicSpec};

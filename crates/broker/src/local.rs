@@ -9,7 +9,7 @@ use model::{Error, ErrorKind, NodeId, Offset, ShardId, TenantId, TopicName};
 use storage::{Append, Change, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
 
 use crate::broker::{Broker, SessionLease, Sink};
-use crate::core::{Core, log_error};
+use crate::core_thread::{Core, log_error};
 use crate::delivery::Delivery;
 use crate::outbox::kind_of;
 use crate::publisher::Publisher;

@@ -13,6 +13,7 @@ use cluster::{Node, Observer, Reply, SubmitError};
 use model::{GroupId, TenantId};
 use parking_lot::Mutex;
 use rt::{Clock, Rng};
+use storage::journal::{JournalCounters, JournalState};
 
 use crate::captures::Captures;
 use crate::delivery::Batch;
@@ -136,6 +137,25 @@ impl Shared {
     /// What is counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Why the node does not take writes, if it does not.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        match self.node.journal_state() {
+            JournalState::Open => None,
+            JournalState::Full => Some("the disk is full"),
+            JournalState::Sealed => Some("a write or a sync of the journal failed; restart the broker"),
+        }
+    }
+
+    /// What the journal counted.
+    pub fn journal_counters(&self) -> JournalCounters {
+        self.node.journal_counters()
+    }
+
+    /// Bytes that the journal's files take.
+    pub fn journal_bytes(&self) -> u64 {
+        self.node.journal_bytes()
     }
 
     pub(crate) fn random(&self) -> u64 {

@@ -18,7 +18,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use cluster::{AppendCommand, Command, Group, Reply, SubmitError};
 use model::batch::BatchBuilder;
-use model::{Error, ErrorKind, GroupId, ShardId};
+use model::{Error, ErrorKind, ShardId};
 use slab::Slab;
 use storage::{Append, BatchFlags, kv};
 use tokio::sync::oneshot;
@@ -265,13 +265,15 @@ impl OpenBatch {
         let captured = !self.topic.config.captures.is_empty();
         let subject = message.subject.as_bytes();
         let headers = message.headers.iter().copied();
-        if captured {
+        // A message is at most `message_bytes_max` and a batch is sealed long before 2 GiB, where pushing fails.
+        let pushed = if captured {
             let said = (model::header_name::SUBJECT.as_bytes(), Some(subject));
             let key = message.key.or(Some(subject));
-            self.builder.push(timestamp, key, message.value, headers.chain(std::iter::once(said)));
+            self.builder.push(timestamp, key, message.value, headers.chain(std::iter::once(said)))
         } else {
-            self.builder.push(timestamp, message.key, message.value, headers);
-        }
+            self.builder.push(timestamp, message.key, message.value, headers)
+        };
+        debug_assert!(pushed.is_ok());
         match message.retain {
             Retain::Keep => {}
             Retain::Set => self.rows.push(retained::put(&self.topic.tenant, message, timestamp)),
@@ -334,11 +336,6 @@ pub(crate) fn kind_of(error: SubmitError) -> ErrorKind {
         SubmitError::TooLarge => ErrorKind::TooLarge,
         SubmitError::Stopped => ErrorKind::Unavailable,
     }
-}
-
-/// The group of a shard, among the lanes of a node.
-pub(crate) fn group_of(groups: &[Group], id: GroupId) -> Option<&Group> {
-    groups.iter().find(|group| group.id() == id)
 }
 
 /// A message that waits for its topic.

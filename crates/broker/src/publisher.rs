@@ -7,7 +7,7 @@ use std::sync::Arc;
 use model::{ErrorKind, TenantId, TopicName};
 
 use crate::broker::Sink;
-use crate::core::Core;
+use crate::core_thread::Core;
 use crate::message::{Guarantee, Message};
 use crate::outbox::{Account, Owned, Parked};
 use crate::topic::Topic;

@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use model::batch::BatchBuilder;
 use model::{EngineKind, Error, GroupId, ShardId, TenantId, TopicId, TopicName, TopicNumber, header_name};
 
-use crate::core::Core;
+use crate::core_thread::Core;
 use crate::delivery::{Batch, Delivery, Picked};
 use crate::message::Message;
 use crate::routing::Filter;

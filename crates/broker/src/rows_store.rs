@@ -6,7 +6,7 @@ use model::{Error, ErrorKind, GroupId};
 use storage::kv::{self, CommandResult, Expect, KvError, Operation};
 use tokio::sync::oneshot;
 
-use crate::core::Core;
+use crate::core_thread::Core;
 use crate::outbox::kind_of;
 use crate::rows::{Check, Place, Row, RowWrite, RowsOutcome};
 

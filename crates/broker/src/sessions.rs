@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::broker::{Event, Keep, Lease, SessionLease, Sink, TakeOver};
-use crate::core::Core;
+use crate::core_thread::Core;
 use crate::node::{CoreEvent, SessionKey, TakeOverAnswer};
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
 

@@ -23,7 +23,7 @@ use model::{Error, ErrorKind, ShardId, TenantId};
 use storage::{LogError, Position, Scanned, Selection, StoredBatch};
 
 use crate::broker::Sink;
-use crate::core::Core;
+use crate::core_thread::Core;
 use crate::delivery::{Batch, Cursor, Delivery, Picked};
 use crate::dispatch::Route;
 use crate::routing::Filter;

@@ -1,0 +1,7 @@
+//! HTTP for people and machines that run the broker: health and metrics. It reads the broker's counters and knows
+//! no protocol.
+
+mod metrics;
+mod serve;
+
+pub use serve::{Admin, ServeError};

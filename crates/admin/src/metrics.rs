@@ -1,0 +1,53 @@
+//! Names, units and help of what a node exports. Values are read when somebody asks.
+
+use std::fmt::Error;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use broker::Shared;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+pub(crate) fn registry(broker: Arc<Shared>) -> Registry {
+    let mut registry = Registry::with_prefix("robustmq");
+    registry.register_collector(Box::new(Node { broker }));
+    registry
+}
+
+struct Node {
+    broker: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Node {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let counters = self.broker.counters();
+        let journal = self.broker.journal_counters();
+        for (name, help, value) in [
+            ("messages_in", "Messages pushed by publishers", counters.messages_in.load(Ordering::Relaxed)),
+            ("batches_in", "Record batches appended as they came", counters.batches_in.load(Ordering::Relaxed)),
+            ("deliveries", "Batches handed to subscribers", counters.deliveries.load(Ordering::Relaxed)),
+            ("topics_created", "Topics made by first use", counters.topics_created.load(Ordering::Relaxed)),
+            ("journal_frames", "Frames written to the journal", journal.frames),
+            ("journal_syncs", "Syncs of the journal", journal.syncs),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let written = ConstCounter::new(journal.bytes);
+        let kind = written.metric_type();
+        let help = "Bytes written to the journal, padding included";
+        written.encode(encoder.encode_descriptor("journal_written", help, Some(&Unit::Bytes), kind)?)?;
+        let held = ConstGauge::new(i64::try_from(self.broker.journal_bytes()).unwrap_or(i64::MAX));
+        let help = "Bytes of journal files";
+        held.encode(encoder.encode_descriptor("journal_size", help, Some(&Unit::Bytes), held.metric_type())?)
+    }
+}

@@ -1,0 +1,201 @@
+//! The assembly: which threads there are, what runs on each, and in which order they start and stop.
+//!
+//! ```text
+//! main          binds, starts everything, waits for a signal, stops everything
+//! consensus     one runtime: openraft, bundling, apply; dispatch of what was applied
+//! core 0..N     one runtime each: listeners, connections, the broker's cores
+//! reader 0..R   blocking reads: cold batches, rows
+//! house         index files, flushes, recycled segments, retention
+//! http          health and metrics
+//! ```
+//!
+//! Stopping: cores first (they take nothing new and answer what they took), then consensus, then the rest.
+
+mod consensus_thread;
+mod cores;
+mod house;
+mod listeners;
+mod readers;
+mod screen;
+mod telemetry;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use admin::Admin;
+use broker::{BrokerConfig, Foundation, Outside, Retention};
+use cluster::NodeConfig;
+use model::Error as BrokerError;
+use rt::{Shutdown, SystemClock, SystemRng};
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tracing::{error, info};
+
+use self::consensus_thread::Consensus;
+use self::listeners::Listeners;
+use crate::config::{Config, Loaded};
+
+/// Why the broker did not start, or stopped.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen for {protocol}")]
+    Listen {
+        /// Which listener.
+        protocol: &'static str,
+        /// Why.
+        #[source]
+        source: net::BindError,
+    },
+    /// The data cannot be opened.
+    #[error(transparent)]
+    Open(#[from] cluster::OpenError),
+    /// What is stored cannot be read.
+    #[error("cannot read what is stored")]
+    Recover(#[source] BrokerError),
+    /// The system refused something that a process needs.
+    #[error("cannot {operation}")]
+    System {
+        /// What was attempted.
+        operation: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A part of the broker failed; the log says which and why.
+    #[error("the broker could not go on; the log says why")]
+    Failed,
+}
+
+impl StartError {
+    fn system(operation: &'static str) -> impl FnOnce(io::Error) -> StartError {
+        move |source| StartError::System { operation, source }
+    }
+}
+
+/// Starts the broker and returns when it has stopped: after SIGTERM or SIGINT with `Ok`.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(loaded: Loaded) -> Result<(), StartError> {
+    let config = loaded.config;
+    telemetry::start(&config.log);
+    let cores = core_count(&config);
+    let listeners = Listeners::bind(&config, cores)?;
+    let shutdown = Shutdown::new();
+    let readers = readers::start(reader_count(cores)).map_err(StartError::system("start a thread"))?;
+    let foundation = Foundation::new(cores);
+    let node_config = node_config(&config, cores);
+    let consensus = Consensus::start(node_config, foundation.observer(), shutdown.clone())?;
+    let outside =
+        Outside { clock: Arc::new(SystemClock::new()), rng: Arc::new(SystemRng), offload: readers };
+    let shared = foundation.build(consensus.node(), broker_config(&config), outside);
+    let house = house::start(consensus.node(), Arc::clone(&shared), shutdown.clone());
+    let house = house.map_err(StartError::system("start a thread"))?;
+    let addresses = listeners.addresses();
+    let (front_sockets, http_socket) = listeners.into_sockets();
+    let cores = cores::start(&config, &shared, front_sockets, &shutdown)?;
+    let http = start_http(Admin::new(Arc::clone(&shared)), http_socket, shutdown.clone());
+    let http = http.map_err(StartError::system("start a thread"))?;
+    listeners::write_file(&config.node.data_dir, &addresses)
+        .map_err(StartError::system("write listeners.json"))?;
+    screen::print(&config, &addresses);
+    info!("ready");
+    let stopped = wait_for_signal(&shutdown);
+    shutdown.trigger();
+    cores.into_iter().for_each(cores::CoreThread::join);
+    consensus.stop();
+    drop((house, http));
+    stopped
+}
+
+/// Waits for SIGTERM or SIGINT, or for a part that failed to ask for the end.
+fn wait_for_signal(shutdown: &Shutdown) -> Result<(), StartError> {
+    let runtime = runtime().map_err(StartError::system("make a runtime"))?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::system("take signals"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::system("take signals"))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = shutdown.wait() => return Err(StartError::Failed),
+        }
+        info!("stopping");
+        Ok(())
+    })
+}
+
+fn start_http(
+    admin: Admin,
+    socket: std::net::TcpListener,
+    shutdown: Shutdown,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name("http".into()).spawn(move || {
+        let served = runtime().map_err(Into::into);
+        let served = served.and_then(|runtime| runtime.block_on(admin.serve(socket, shutdown)));
+        if let Err(error) = served {
+            error!(err = %error, "the HTTP listener failed");
+        }
+    })
+}
+
+/// A single-threaded runtime with everything on.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+fn core_count(config: &Config) -> usize {
+    match config.node.cores {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => usize::from(count),
+    }
+}
+
+/// Readers wait for the disk most of the time.
+fn reader_count(cores: usize) -> usize {
+    (cores * 2).clamp(2, 16)
+}
+
+fn node_config(config: &Config, cores: usize) -> NodeConfig {
+    let data_groups = match config.groups.data_groups {
+        0 => u32::try_from(cores).unwrap_or(u32::MAX).clamp(2, 16),
+        count => u32::from(count),
+    };
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    NodeConfig {
+        data_groups,
+        segment_bytes: u32::try_from(config.storage.segment_bytes.bytes()).unwrap_or(u32::MAX),
+        tail_cache_bytes: size(config.storage.tail_cache_bytes.bytes()),
+        ..NodeConfig::new(config.node.data_dir.clone())
+    }
+}
+
+fn broker_config(config: &Config) -> BrokerConfig {
+    let ms = |span: Option<crate::config::TimeSpan>| {
+        span.map(|span| u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX))
+    };
+    let topics = &config.topics;
+    BrokerConfig {
+        message_bytes_max: usize::try_from(config.limits.max_message_bytes.bytes()).unwrap_or(usize::MAX),
+        shards_default: topics.default_shards,
+        retention_first_use: Retention {
+            ms: ms(topics.retention),
+            bytes: topics.retention_bytes.map(|bytes| bytes.bytes()),
+        },
+        retention_created: Retention {
+            ms: ms(topics.kafka_retention),
+            bytes: topics.kafka_retention_bytes.map(|bytes| bytes.bytes()),
+        },
+    }
+}
+
+/// A listener's name in `listeners.json` and on the screen, and its address.
+type Address = (&'static str, SocketAddr);
+
+/// Where the addresses in use are written.
+fn listeners_file(data_dir: &std::path::Path) -> PathBuf {
+    data_dir.join("listeners.json")
+}
