@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn holds_what_was_put_in_and_little_else() {
-        let bloom = Bloom::build((0..1000_u64).map(|n| n << 16));
+        let bloom = Bloom::build((0..1000_u32).map(|n| u64::from(n) << 16));
         assert!((0..1000_u64).all(|n| bloom.may_hold(n << 16)));
         let false_positives = (1000..11_000_u64).filter(|n| bloom.may_hold(n << 16)).count();
         assert!(false_positives < 300, "{false_positives} of 10,000");

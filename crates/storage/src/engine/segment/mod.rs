@@ -167,10 +167,14 @@ impl Log for SegmentLog {
         let maxima = runs.iter().map(|run| run.1).chain(tail.iter().map(|extent| extent.timestamp_max));
         let largest = maxima.max().unwrap_or(i64::MIN);
         let found = self.search(shard, time::Search::new(query, start).expect(largest), &runs, &tail)?;
-        if found.is_some() || !matches!(query, TimeQuery::Largest) {
+        let is_answer = match query {
+            TimeQuery::AtOrAfter(_) => true,
+            TimeQuery::Largest => found.is_some_and(|hit| hit.timestamp >= largest),
+        };
+        if is_answer {
             return Ok(found);
         }
-        // The largest was in a batch that is trimmed, but counts in its segment: look at all of them.
+        // The largest is trimmed away, but counts in its batch or segment: look at all of them.
         self.search(shard, time::Search::new(query, start), &runs, &tail)
     }
 
