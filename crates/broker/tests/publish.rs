@@ -1,0 +1,227 @@
+//! Publishing, delivery, catching up, retained messages and sessions, over a real node.
+
+use broker::routing::{Dialect, Embedded, Filter, ManyPlace, ManyTakes};
+use broker::{Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Retain, Start, Subscriber};
+use bytes::Bytes;
+use model::{Offset, TenantId, TopicName};
+use testkit::{Inbox, TestNode, on_core};
+
+const MQTT: Dialect = Dialect {
+    separator: b'/',
+    one: b'+',
+    many: b'#',
+    many_takes: ManyTakes::ZeroOrMore,
+    many_place: ManyPlace::End,
+    embedded: Embedded::Refused,
+    empty_levels: true,
+    empty_filter: false,
+    hides_dollar: true,
+};
+
+fn filter(text: &str) -> Filter {
+    Filter::parse(text, &MQTT).expect("a legal filter")
+}
+
+fn message<'a>(subject: &'a str, value: &'a str, guarantee: Guarantee) -> Message<'a> {
+    Message {
+        subject,
+        key: None,
+        value: Some(value.as_bytes()),
+        headers: &[],
+        guarantee,
+        retain: Retain::Keep,
+        rows: &[],
+    }
+}
+
+fn values(delivery: &Delivery) -> Vec<String> {
+    let records = delivery.batch.records().expect("a sound batch");
+    let picked = (0..).map_while(|nth| delivery.pick(nth));
+    let value = |index: usize| records.get(index).and_then(|record| record.value()).expect("a value").to_vec();
+    picked.map(|(index, _)| String::from_utf8(value(index)).expect("text")).collect()
+}
+
+async fn publish(core: &Core, subject: &str, bodies: &[&str]) {
+    let inbox = Inbox::new();
+    let mut publisher = core.publisher(&TenantId::default(), inbox.sink());
+    for body in bodies {
+        publisher.push(&message(subject, body, Guarantee::Durable)).expect("taken");
+    }
+    let mut decided = 0;
+    while decided < bodies.len() as u64 {
+        let published = inbox.published().await;
+        assert_eq!(published.result, Ok(()));
+        decided += published.tickets.end - published.tickets.start;
+    }
+}
+
+async fn catch_up(subscriber: &mut Subscriber, cursor: &mut Cursor) -> Vec<String> {
+    let mut found = Vec::new();
+    loop {
+        match subscriber.catch_up(cursor, 1 << 20) {
+            CatchUp::Live => return found,
+            CatchUp::Wait(wait) => wait.await,
+            CatchUp::Batches(deliveries) => {
+                for delivery in deliveries {
+                    let position = delivery.batch.position.expect("a committed batch");
+                    assert!(position > cursor.get(delivery.batch.group), "in log order, once");
+                    cursor.set(delivery.batch.group, position);
+                    found.extend(values(&delivery));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_durable_message_reaches_live_subscribers_and_stays() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let inbox = Inbox::new();
+        let mut subscriber = node.core.subscriber(&tenant, inbox.sink());
+        subscriber.start_live();
+        subscriber.subscribe(&filter("sensor/+/temp"), 7, Start::Now).expect("subscribed");
+        publish(&node.core, "sensor/1/temp", &["a", "b"]).await;
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            let delivery = inbox.delivery().await;
+            assert_eq!(delivery.pick(0).map(|(_, tags)| tags.to_vec()), Some(vec![7]));
+            got.extend(values(&delivery));
+        }
+        assert_eq!(got, ["a", "b"]);
+        let name = TopicName::new("sensor/1/temp").expect("legal");
+        let topic = node.core.find_topic(&tenant, &name).await.expect("read").expect("created by first use");
+        let offsets = node.core.offsets(topic.shards[0]).expect("known");
+        assert_eq!((offsets.start, offsets.end), (Offset(0), Offset(2)));
+    });
+}
+
+#[test]
+fn an_at_most_once_message_comes_live_and_is_stored_but_not_replayed() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let inbox = Inbox::new();
+        let mut subscriber = node.core.subscriber(&tenant, inbox.sink());
+        subscriber.start_live();
+        subscriber.subscribe(&filter("#"), 1, Start::Now).expect("subscribed");
+        let publisher_inbox = Inbox::new();
+        let mut publisher = node.core.publisher(&tenant, publisher_inbox.sink());
+        let ticket = publisher.push(&message("t", "live", Guarantee::Live)).expect("taken");
+        assert_eq!(ticket, None);
+        let delivery = inbox.delivery().await;
+        assert_eq!((values(&delivery), delivery.batch.position), (vec!["live".to_owned()], None));
+        assert!(publisher_inbox.published().await.tickets.is_empty());
+        assert_eq!(publisher.in_flight_bytes(), 0);
+        let mut behind = node.core.subscriber(&tenant, Inbox::new().sink());
+        behind.subscribe(&filter("#"), 1, Start::AtCursor).expect("subscribed");
+        assert!(catch_up(&mut behind, &mut Cursor::default()).await.is_empty());
+        let name = TopicName::new("t").expect("legal");
+        let topic = node.core.find_topic(&tenant, &name).await.expect("read").expect("there");
+        assert_eq!(node.core.offsets(topic.shards[0]).expect("known").end, Offset(1));
+    });
+}
+
+#[test]
+fn a_subscriber_that_was_away_gets_everything_once_in_order_also_after_a_restart() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let mut cursor = {
+            let mut subscriber = node.core.subscriber(&tenant, Inbox::new().sink());
+            subscriber.start_live()
+        };
+        let bodies: Vec<String> = (0..500).map(|i| i.to_string()).collect();
+        for chunk in bodies.chunks(50) {
+            let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
+            publish(&node.core, "a/b", &chunk).await;
+            publish(&node.core, "not/for/it", &["x"]).await;
+        }
+        let dir = node.stop().await;
+        let node = TestNode::start_on(dir).await;
+        let mut subscriber = node.core.subscriber(&tenant, Inbox::new().sink());
+        subscriber.subscribe(&filter("a/#"), 1, Start::AtCursor).expect("subscribed");
+        assert_eq!(catch_up(&mut subscriber, &mut cursor).await, bodies);
+        assert!(subscriber.is_live());
+        assert!(catch_up(&mut subscriber, &mut cursor).await.is_empty());
+    });
+}
+
+#[test]
+fn a_subscription_begins_now_even_if_the_subscriber_is_behind() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        publish(&node.core, "old", &["1"]).await;
+        publish(&node.core, "new", &["2"]).await;
+        let mut subscriber = node.core.subscriber(&tenant, Inbox::new().sink());
+        subscriber.subscribe(&filter("old"), 1, Start::AtCursor).expect("subscribed");
+        subscriber.subscribe(&filter("new"), 2, Start::Now).expect("subscribed");
+        assert_eq!(catch_up(&mut subscriber, &mut Cursor::default()).await, ["1"]);
+    });
+}
+
+#[test]
+fn the_last_retained_message_of_each_subject_is_found() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let inbox = Inbox::new();
+        let mut publisher = node.core.publisher(&tenant, inbox.sink());
+        for (subject, value, retain) in [
+            ("a/1", "old", Retain::Set),
+            ("a/1", "new", Retain::Set),
+            ("a/2", "gone", Retain::Set),
+            ("a/2", "", Retain::Clear),
+            ("b/1", "other", Retain::Set),
+        ] {
+            let message = Message { retain, ..message(subject, value, Guarantee::Durable) };
+            publisher.push(&message).expect("taken");
+        }
+        let mut decided = 0;
+        while decided < 5 {
+            let published = inbox.published().await;
+            decided += published.tickets.end - published.tickets.start;
+        }
+        let found = node.core.retained(&tenant, &filter("a/#"), None, 10).await.expect("read");
+        let found: Vec<_> = found
+            .iter()
+            .map(|found| {
+                let records = found.batch.records().expect("sound");
+                let record = records.get(0).expect("one record");
+                (found.batch.subject(&record).to_owned(), record.value().map(<[u8]>::to_vec))
+            })
+            .collect();
+        assert_eq!(found, [("a/1".to_owned(), Some(b"new".to_vec()))]);
+    });
+}
+
+#[test]
+fn a_session_has_one_owner_and_its_state_goes_from_hand_to_hand() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let first = Inbox::new();
+        let lease = node.core.claim_session(&tenant, "client", first.sink()).await.expect("claimed");
+        assert_eq!(lease.state, None);
+        let second = Inbox::new();
+        let claim = node.core.claim_session(&tenant, "client", second.sink());
+        let asked = async { first.take_over().await.hand_over(Some(Bytes::from_static(b"one"))) };
+        let (claimed, ()) = tokio::join!(claim, asked);
+        let claimed = claimed.expect("claimed");
+        assert_eq!(claimed.state.as_deref(), Some(&b"one"[..]));
+        drop(lease);
+        claimed.release(Some(Bytes::from_static(b"two")), Keep::Forever);
+        let again = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");
+        assert_eq!(again.state.as_deref(), Some(&b"two"[..]));
+        again.save(Bytes::from_static(b"three"), Keep::Forever).await.expect("saved");
+        let dir = node.stop().await;
+        let node = TestNode::start_on(dir).await;
+        let after = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");
+        assert_eq!(after.state.as_deref(), Some(&b"three"[..]));
+        after.release(None, Keep::For(0));
+        let gone = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");
+        assert_eq!(gone.state, None);
+    });
+}

@@ -1,0 +1,86 @@
+//! A node with one core, on the runtime of the calling test.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use broker::{BrokerConfig, Core, Foundation, Outside, Shared};
+use cluster::{Node, NodeConfig};
+use rt::{Shutdown, StdDisk, SystemClock, SystemRng, Tasks};
+use storage::journal::Driver;
+use tempfile::TempDir;
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+
+/// Runs a test as the only core of a process: a single-threaded runtime with a `LocalSet`.
+pub fn on_core<F: Future<Output = ()>>(test: F) {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    LocalSet::new().block_on(&runtime, test);
+}
+
+/// A running node. Dropped without [`TestNode::stop`], it is as good as killed.
+pub struct TestNode {
+    /// The broker on this thread.
+    pub core: Core,
+    shared: Arc<Shared>,
+    node: Arc<Node>,
+    dir: TempDir,
+}
+
+impl TestNode {
+    /// A node on an empty directory.
+    pub async fn start() -> TestNode {
+        TestNode::start_on(TempDir::new().expect("a temporary directory")).await
+    }
+
+    /// A node on a directory that another one left.
+    pub async fn start_on(dir: TempDir) -> TestNode {
+        let foundation = Foundation::new(1);
+        let node = Node::open(config(dir.path()), outside(&foundation)).await;
+        let node = Arc::new(node.expect("the node opens"));
+        let outside = Outside {
+            clock: Arc::new(SystemClock::new()),
+            rng: Arc::new(SystemRng),
+            offload: Arc::new(|work| {
+                std::thread::spawn(work);
+            }),
+        };
+        let shared = foundation.build(Arc::clone(&node), BrokerConfig::default(), outside);
+        let core = Core::new(Arc::clone(&shared), 0);
+        let running = core.clone();
+        tokio::task::spawn_local(async move { running.run().await });
+        core.recover().await.expect("what is stored can be read");
+        let endings = core.clone();
+        tokio::task::spawn_local(async move { endings.run_endings().await });
+        TestNode { core, shared, node, dir }
+    }
+
+    /// Stops the node in order and gives its directory back.
+    pub async fn stop(self) -> TempDir {
+        self.node.shutdown().await;
+        self.dir
+    }
+
+    /// What is shared between cores.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The node below the broker.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+fn config(dir: &Path) -> NodeConfig {
+    NodeConfig { segment_bytes: 1 << 20, ..NodeConfig::new(dir) }
+}
+
+fn outside(foundation: &Foundation) -> cluster::Outside {
+    cluster::Outside {
+        disk: Arc::new(StdDisk::new()),
+        rng: Arc::new(SystemRng),
+        driver: Driver::Threads,
+        tasks: Tasks::new(Shutdown::new()),
+        observer: foundation.observer(),
+    }
+}
