@@ -216,6 +216,7 @@ fn a_session_has_one_owner_and_its_state_goes_from_hand_to_hand() {
         let again = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");
         assert_eq!(again.state.as_deref(), Some(&b"two"[..]));
         again.save(Bytes::from_static(b"three"), Keep::Forever).await.expect("saved");
+        drop(again);
         let dir = node.stop().await;
         let node = TestNode::start_on(dir).await;
         let after = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");

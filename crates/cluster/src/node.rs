@@ -301,7 +301,12 @@ fn open_logs(
         &mut |info, log| rebuild::segment(journal, recovered, info, log),
     );
     let logs = Arc::new(rebuilt.map_err(OpenError::Log)?);
-    let sealed = Arc::clone(&logs);
-    journal.on_seal(Box::new(move |info| sealed.segment_sealed(info.clone())));
+    // The logs read from the journal: a strong handle here would keep both alive for ever.
+    let sealed = Arc::downgrade(&logs);
+    journal.on_seal(Box::new(move |info| {
+        if let Some(logs) = sealed.upgrade() {
+            logs.segment_sealed(info.clone());
+        }
+    }));
     Ok(logs)
 }

@@ -186,3 +186,16 @@ fn reading(from: &[u8], to: &[u8]) -> ReadOptions {
     }
     options
 }
+
+/// What a killed process leaves: the files as they are now, in a directory of their own, without the flush of a proper close.
+#[cfg(test)]
+pub(crate) fn files_after_kill(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    for file in std::fs::read_dir(dir).expect("list") {
+        let file = file.expect("list");
+        if file.file_name() != "LOCK" {
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("copy");
+        }
+    }
+    copy
+}

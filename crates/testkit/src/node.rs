@@ -2,14 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use broker::{BrokerConfig, Core, Foundation, Outside, Shared};
-use cluster::{Node, NodeConfig};
+use cluster::{Node, NodeConfig, OpenError};
 use rt::{Shutdown, StdDisk, SystemClock, SystemRng, Tasks};
-use storage::journal::Driver;
+use storage::journal::{Driver, JournalError};
 use tempfile::TempDir;
 use tokio::runtime::Builder;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
+
+/// How long a directory may stay in use after its node was stopped.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test as the only core of a process: a single-threaded runtime with a `LocalSet`.
 pub fn on_core<F: Future<Output = ()>>(test: F) {
@@ -24,6 +28,7 @@ pub struct TestNode {
     shared: Arc<Shared>,
     node: Arc<Node>,
     dir: TempDir,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl TestNode {
@@ -35,8 +40,7 @@ impl TestNode {
     /// A node on a directory that another one left.
     pub async fn start_on(dir: TempDir) -> TestNode {
         let foundation = Foundation::new(1);
-        let node = Node::open(config(dir.path()), outside(&foundation)).await;
-        let node = Arc::new(node.expect("the node opens"));
+        let node = Arc::new(open(dir.path(), &foundation).await);
         let outside = Outside {
             clock: Arc::new(SystemClock::new()),
             rng: Arc::new(SystemRng),
@@ -47,16 +51,21 @@ impl TestNode {
         let shared = foundation.build(Arc::clone(&node), BrokerConfig::default(), outside);
         let core = Core::new(Arc::clone(&shared), 0);
         let running = core.clone();
-        tokio::task::spawn_local(async move { running.run().await });
+        let running = tokio::task::spawn_local(async move { running.run().await });
         core.recover().await.expect("what is stored can be read");
         let endings = core.clone();
-        tokio::task::spawn_local(async move { endings.run_endings().await });
-        TestNode { core, shared, node, dir }
+        let endings = tokio::task::spawn_local(async move { endings.run_endings().await });
+        TestNode { core, shared, node, dir, tasks: vec![running, endings] }
     }
 
-    /// Stops the node in order and gives its directory back.
+    /// Stops the node in order and gives its directory back. Everything that the test made of its core must be gone.
     pub async fn stop(self) -> TempDir {
         self.node.shutdown().await;
+        for task in self.tasks {
+            task.abort();
+            // It was cancelled, which is what was asked.
+            let _ = task.await;
+        }
         self.dir
     }
 
@@ -68,6 +77,22 @@ impl TestNode {
     /// The node below the broker.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+}
+
+/// Opens the node; waits for the last tasks of a former one to let go of the directory.
+async fn open(dir: &Path, foundation: &Foundation) -> Node {
+    let begun = Instant::now();
+    loop {
+        match Node::open(config(dir), outside(foundation)).await {
+            Ok(node) => return node,
+            Err(OpenError::InUse { .. } | OpenError::Journal(JournalError::Locked { .. }))
+                if begun.elapsed() < PATIENCE =>
+            {
+                tokio::task::yield_now().await;
+            }
+            Err(error) => panic!("the node does not open: {error:?}"),
+        }
     }
 }
 

@@ -162,6 +162,13 @@ impl LogStore {
     }
 }
 
+impl Drop for LogStore {
+    fn drop(&mut self) {
+        // A stripe and its logs hold each other; with the store gone, nobody asks for them any more.
+        self.segments.release();
+    }
+}
+
 /// The log of one group: each shard by its engine.
 struct GroupLog {
     segment: Arc<SegmentLog>,

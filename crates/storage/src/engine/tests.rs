@@ -9,7 +9,7 @@ use rt::{Disk, SimDisk};
 
 use super::{LogStore, LogStoreConfig};
 use crate::conformance::{MemoryJournal, Subject, log_suite};
-use crate::database::Database;
+use crate::database::{Database, files_after_kill};
 use crate::journal::Location;
 use crate::log::Log;
 use crate::source::BatchSource;
@@ -95,8 +95,9 @@ impl Subject for Store {
         self.store = None;
         self.disk = self.disk.crash(self.starts);
         if let Some((dir, database)) = &mut self.database {
-            *database = None;
-            *database = Some(Database::open(dir.path()).expect("open rocksdb again"));
+            let copy = files_after_kill(dir.path());
+            *database = Some(Database::open(copy.path()).expect("open rocksdb again"));
+            *dir = copy;
         }
         self.open();
     }

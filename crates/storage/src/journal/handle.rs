@@ -1,6 +1,6 @@
 //! The handle of a stripe: opening, appending, reading, recycling; and the loop of its I/O thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,7 +14,7 @@ use rt::{Disk, DiskLock, Rng};
 use super::draft::Limits;
 use super::error::io_error;
 use super::format::ENTRY_HEADER_LEN;
-use super::queue::{Append, Op, Queue, Rejected, Taken};
+use super::queue::{Append, Op, Queue, Rejected, Taken, frame_len};
 use super::recovery::{Found, recover};
 use super::spares::{Prepare, Spares};
 use super::stripe::{Finished, Shared, Stripe};
@@ -306,7 +306,8 @@ struct Worker {
     stripe: Stripe,
     shared: Arc<Shared>,
     queue: Arc<Queue>,
-    batch: Vec<Op>,
+    /// Taken from the queue, not yet in a frame.
+    ops: VecDeque<Op>,
     frame_bytes: usize,
 }
 
@@ -314,30 +315,33 @@ impl Worker {
     fn new(stripe: Stripe, shared: Arc<Shared>, queue: Arc<Queue>) -> Worker {
         let frame_bytes =
             shared.config.frame_bytes.min(Limits::of(shared.config.segment_bytes).append_bytes_max);
-        Worker { stripe, shared, queue, batch: Vec::new(), frame_bytes }
+        Worker { stripe, shared, queue, ops: VecDeque::new(), frame_bytes }
     }
 
     /// Writes one frame, or syncs; what is to be completed, or `None` if there was nothing to do.
     fn turn(&mut self) -> Option<Vec<Finished>> {
-        match self.queue.try_take(&mut self.batch, self.frame_bytes) {
-            Taken::Work => Some(self.commit()),
-            Taken::Idle | Taken::Closed if self.stripe.is_unsynced() => {
-                self.sync();
-                Some(Vec::new())
-            }
-            Taken::Idle | Taken::Closed => None,
+        if self.ops.is_empty() {
+            self.queue.try_take(&mut self.ops);
         }
+        if !self.ops.is_empty() {
+            return Some(self.commit());
+        }
+        self.stripe.is_unsynced().then(|| {
+            self.sync();
+            Vec::new()
+        })
     }
 
     /// Works until the queue is closed and empty.
     fn run(mut self) {
         loop {
+            while !self.ops.is_empty() {
+                let finished = self.commit();
+                complete(&self.queue, finished);
+            }
             let wait = self.stripe.is_unsynced().then_some(self.shared.config.sync_interval);
-            match self.queue.take(&mut self.batch, self.frame_bytes, wait) {
-                Taken::Work => {
-                    let finished = self.commit();
-                    complete(&self.queue, finished);
-                }
+            match self.queue.take(&mut self.ops, wait) {
+                Taken::Work => {}
                 Taken::Idle => self.sync(),
                 Taken::Closed => {
                     self.sync();
@@ -348,9 +352,8 @@ impl Worker {
     }
 
     fn commit(&mut self) -> Vec<Finished> {
-        let mut finished = Vec::with_capacity(self.batch.len());
-        self.stripe.commit(&mut self.batch, &mut finished);
-        finished
+        let frame = frame_len(&self.ops, self.frame_bytes);
+        self.stripe.commit(self.ops.drain(..frame))
     }
 
     fn sync(&mut self) {
@@ -360,9 +363,9 @@ impl Worker {
 }
 
 fn complete(queue: &Queue, finished: Vec<Finished>) {
-    for Finished { done, bytes, result } in finished {
-        queue.completed(bytes);
-        done(result);
+    queue.completed(finished.len(), finished.iter().map(|one| one.append.bytes).sum());
+    for Finished { append, result } in finished {
+        (append.done)(result);
     }
 }
 
@@ -398,15 +401,15 @@ fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, JournalError> 
 /// now, so that the first append does not wait for one.
 fn find(disk: &dyn Disk, config: &JournalConfig, dir: &Path, spares: &Spares) -> Result<Found, JournalError> {
     let names = disk.list(dir).map_err(io_error("list", dir))?;
-    let mut seqs = BTreeMap::new();
+    let mut seqs = BTreeSet::new();
     for name in &names {
         if let Some(seq) = parse_segment_name(name) {
-            seqs.insert(seq, ());
+            seqs.insert(seq);
         } else if name.ends_with(".spare") || name.ends_with(".tmp") {
             spares.adopt(name)?;
         }
     }
-    let seqs: Vec<u64> = seqs.into_keys().collect();
+    let seqs: Vec<u64> = seqs.into_iter().collect();
     let found = recover(disk, config, dir, &seqs)?;
     if found.position.active.is_none() && spares.ready() == 0 {
         let spare = spares.make(Prepare::PreWrite)?;

@@ -27,7 +27,7 @@ pub(crate) enum Op {
 /// What [`Queue::take`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Operations were put into the batch.
+    /// There are operations now.
     Work,
     /// Nothing came within the time given.
     Idle,
@@ -35,11 +35,12 @@ pub(crate) enum Taken {
     Closed,
 }
 
-/// First in, first out; bounded by calls and by bytes, which are counted until they are completed.
+/// First in, first out; bounded by calls and by bytes, both counted until they are completed.
 pub(crate) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
     bytes: AtomicUsize,
+    len: AtomicUsize,
     bytes_max: usize,
     len_max: usize,
 }
@@ -57,6 +58,7 @@ impl Queue {
             state: Mutex::default(),
             wake: Condvar::new(),
             bytes: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
             bytes_max,
             len_max,
         }
@@ -67,19 +69,21 @@ impl Queue {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Queues an append, or gives it back: a closed queue with `None` as the reason to retry.
+    /// Queues an append, or gives back what the caller needs to go on.
     pub(crate) fn push(&self, append: Append) -> Result<(), Rejected> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Rejected::Closed(append.done));
         }
+        // Both only grow under the lock, so the bounds hold.
         let bytes = self.bytes.load(Ordering::Relaxed);
         // An append that is larger than the whole bound is taken when nothing else is there.
         let too_many_bytes = bytes > 0 && bytes + append.bytes > self.bytes_max;
-        if state.ops.len() >= self.len_max || too_many_bytes {
+        if too_many_bytes || self.len.load(Ordering::Relaxed) >= self.len_max {
             return Err(Rejected::Full(QueueFull { entries: append.entries, done: append.done }));
         }
         self.bytes.fetch_add(append.bytes, Ordering::Relaxed);
+        self.len.fetch_add(1, Ordering::Relaxed);
         state.ops.push_back(Op::Append(append));
         self.rouse(state);
         Ok(())
@@ -92,9 +96,9 @@ impl Queue {
         self.rouse(state);
     }
 
-    /// Moves operations into `batch` until it has `bytes_max` bytes (at least one operation). Waits for `wait` if there
-    /// is none; `None` waits until there is.
-    pub(crate) fn take(&self, batch: &mut Vec<Op>, bytes_max: usize, wait: Option<Duration>) -> Taken {
+    /// Moves everything into `ops`, which must be empty; waits for `wait` if there is nothing, `None` until there is. The
+    /// lock is held for a swap only.
+    pub(crate) fn take(&self, ops: &mut VecDeque<Op>, wait: Option<Duration>) -> Taken {
         let mut state = self.state.lock();
         while state.ops.is_empty() {
             if state.closed {
@@ -113,23 +117,24 @@ impl Queue {
                 return Taken::Idle;
             }
         }
-        drain(&mut state.ops, batch, bytes_max);
+        std::mem::swap(&mut state.ops, ops);
         Taken::Work
     }
 
     /// As [`take`](Queue::take), never waiting.
-    pub(crate) fn try_take(&self, batch: &mut Vec<Op>, bytes_max: usize) -> Taken {
+    pub(crate) fn try_take(&self, ops: &mut VecDeque<Op>) -> Taken {
         let mut state = self.state.lock();
         if state.ops.is_empty() {
             return if state.closed { Taken::Closed } else { Taken::Idle };
         }
-        drain(&mut state.ops, batch, bytes_max);
+        std::mem::swap(&mut state.ops, ops);
         Taken::Work
     }
 
-    /// Counts an append as no longer waiting; before its completion runs, so that the completion may append.
-    pub(crate) fn completed(&self, bytes: usize) {
+    /// Counts appends as no longer waiting; before their completions run, so that those may append.
+    pub(crate) fn completed(&self, appends: usize, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.len.fetch_sub(appends, Ordering::Relaxed);
     }
 
     /// Refuses everything from now on; what is queued is still given out.
@@ -146,24 +151,23 @@ impl Queue {
     }
 }
 
+/// How many of `ops` make one frame: until it has `bytes_max` bytes. The first one is taken whatever its size, so that a
+/// large append gets a frame of its own.
+pub(crate) fn frame_len(ops: &VecDeque<Op>, bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    for (i, op) in ops.iter().enumerate() {
+        if let Op::Append(append) = op {
+            if bytes > 0 && bytes + append.bytes > bytes_max {
+                return i;
+            }
+            bytes += append.bytes;
+        }
+    }
+    ops.len()
+}
+
 /// Why an append was not queued.
 pub(crate) enum Rejected {
     Full(QueueFull),
     Closed(Completion),
-}
-
-fn drain(ops: &mut VecDeque<Op>, batch: &mut Vec<Op>, bytes_max: usize) {
-    let mut bytes = 0;
-    while let Some(op) = ops.front() {
-        let len = match op {
-            Op::Append(append) => append.bytes,
-            Op::Recycle(_) => 0,
-        };
-        // The first one is taken whatever its size: a large append gets a frame of its own.
-        if bytes > 0 && bytes + len > bytes_max {
-            return;
-        }
-        bytes += len;
-        batch.extend(ops.pop_front());
-    }
 }

@@ -17,7 +17,7 @@ use super::queue::{Append, Op};
 use super::spares::{Need, Spare, Spares};
 use super::table::{Counters, Segment, SegmentTable, segment_path, widen};
 use super::{
-    Completion, EntryKind, JournalConfig, JournalError, JournalState, Location, Payload, SegmentInfo,
+    EntryKind, JournalConfig, JournalError, JournalState, Location, Payload, SegmentInfo,
 };
 
 /// Told of each segment that is complete, on the I/O thread.
@@ -65,17 +65,10 @@ pub(crate) struct Position {
     pub(crate) last_crc: u32,
 }
 
-/// An append and its outcome, to be called in this order.
+/// An append and its outcome; to be completed in this order.
 pub(crate) struct Finished {
-    pub(crate) done: Completion,
-    pub(crate) bytes: usize,
+    pub(crate) append: Append,
     pub(crate) result: Result<Vec<Location>, JournalError>,
-}
-
-/// An operation while its frame is made.
-struct Slot {
-    append: Append,
-    result: Result<Vec<Location>, JournalError>,
 }
 
 /// Where the frame will be written.
@@ -105,13 +98,13 @@ impl Stripe {
         !self.is_sealed() && self.at.active.as_ref().is_some_and(|active| active.unsynced)
     }
 
-    /// Writes all operations as one frame (two, if the disk is full and some may use the reserve) and empties `ops`.
-    pub(crate) fn commit(&mut self, ops: &mut Vec<Op>, finished: &mut Vec<Finished>) {
+    /// Writes all operations as one frame (two, if the disk is full and some may use the reserve).
+    pub(crate) fn commit(&mut self, ops: impl ExactSizeIterator<Item = Op>) -> Vec<Finished> {
         let mut slots = Vec::with_capacity(ops.len());
         let mut recycled = Vec::new();
-        for op in ops.drain(..) {
+        for op in ops {
             match op {
-                Op::Append(append) => slots.push(Slot { append, result: Ok(Vec::new()) }),
+                Op::Append(append) => slots.push(Finished { append, result: Ok(Vec::new()) }),
                 Op::Recycle(seq) => recycled.push(seq),
             }
         }
@@ -120,15 +113,11 @@ impl Stripe {
                 slot.result = Err(err.clone());
             }
         }
-        finished.extend(slots.into_iter().map(|Slot { append, result }| Finished {
-            done: append.done,
-            bytes: append.bytes,
-            result,
-        }));
         let buf_max = 4 * self.shared.config.frame_bytes;
         if self.buf.capacity() > buf_max {
             self.buf = Vec::new();
         }
+        slots
     }
 
     /// Makes everything that was written durable.
@@ -147,7 +136,7 @@ impl Stripe {
         }
     }
 
-    fn write(&mut self, slots: &mut [Slot], recycled: &[u64]) -> Result<(), JournalError> {
+    fn write(&mut self, slots: &mut [Finished], recycled: &[u64]) -> Result<(), JournalError> {
         self.check_open()?;
         let draft = self.draft(slots, recycled);
         let (draft, place) = match self.place(&draft) {
@@ -169,7 +158,7 @@ impl Stripe {
     }
 
     /// Admits what can be written; the others get their error.
-    fn draft(&self, slots: &mut [Slot], recycled: &[u64]) -> Draft {
+    fn draft(&self, slots: &mut [Finished], recycled: &[u64]) -> Draft {
         let mut draft = Draft::default();
         for slot in slots.iter_mut().filter(|slot| slot.result.is_ok()) {
             if let Err(err) = draft.admit(&self.at.groups, self.limits, &slot.append) {
@@ -197,7 +186,7 @@ impl Stripe {
         self.shared.spares.take(need).map(Place::New)
     }
 
-    fn refuse_full(&self, slots: &mut [Slot]) {
+    fn refuse_full(&self, slots: &mut [Finished]) {
         let mut refused = 0;
         for slot in slots.iter_mut().filter(|slot| slot.result.is_ok()) {
             if slot.append.entries.iter().any(|entry| entry.kind == EntryKind::Append) {
@@ -209,7 +198,7 @@ impl Stripe {
         self.shared.set_state(JournalState::Full);
     }
 
-    fn write_active(&mut self, draft: Draft, slots: &mut [Slot]) -> Result<(), JournalError> {
+    fn write_active(&mut self, draft: Draft, slots: &mut [Finished]) -> Result<(), JournalError> {
         // A frame that promises durability promises it for every frame before it: recovery relies on that.
         if draft.sync {
             self.sync()?;
@@ -244,7 +233,7 @@ impl Stripe {
         Ok(())
     }
 
-    fn write_new(&mut self, draft: Draft, slots: &mut [Slot], spare: Spare) -> Result<(), JournalError> {
+    fn write_new(&mut self, draft: Draft, slots: &mut [Finished], spare: Spare) -> Result<(), JournalError> {
         if let Err(err) = self.sync() {
             self.shared.spares.put_back(spare);
             return Err(err);
@@ -318,7 +307,7 @@ impl Stripe {
     }
 
     /// Appends the frame and its padding to the buffer, fills in the locations, and answers the frame's checksum.
-    fn encode(&mut self, draft: &Draft, slots: &mut [Slot], target: Target) -> u32 {
+    fn encode(&mut self, draft: &Draft, slots: &mut [Finished], target: Target) -> u32 {
         let out = &mut self.buf;
         let start = out.len();
         out.reserve(align_up((FRAME_HEADER_LEN + draft.bytes) as u64) as usize);

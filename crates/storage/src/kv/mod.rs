@@ -129,3 +129,6 @@ impl KvError {
         KvError::Io { operation, source: source.into() }
     }
 }
+
+#[cfg(test)]
+mod tests;

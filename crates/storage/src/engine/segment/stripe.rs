@@ -120,7 +120,12 @@ impl SegmentStripe {
         Ok((Arc::new(stripe), missing))
     }
 
-    /// The log of a group.
+    /// Lets go of the logs: they hold the stripe.
+    pub(crate) fn release(&self) {
+        self.groups.write().clear();
+    }
+
+    /// The log of a group, made at the first call.
     pub(crate) fn group(self: &Arc<SegmentStripe>, group: GroupId) -> Arc<SegmentLog> {
         if let Some(found) = self.groups.read().get(&group) {
             return found.clone();

@@ -1,1 +1,336 @@
+//! What only the segment engine can get wrong: footers that are damaged or missing, entries that were overwritten, many
+//! shards, recycling.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::{EngineKind, GroupId, Offset, ShardId};
+use rt::{Disk, Fault, SimDisk};
+
+use super::{SegmentLog, SegmentStripe};
+use crate::conformance::{MemoryJournal, batch, shard};
+use crate::error::LogError;
+use crate::journal::SegmentInfo;
+use crate::log::{Append, BatchFlags, Change, CommittedBatch, Log, Position, Selection};
+use crate::source::BatchSource;
+
+const GROUP: GroupId = GroupId(1);
+const OTHER: GroupId = GroupId(2);
+
+/// A stripe with the entries that were given to it, by segment.
+struct Rig {
+    disk: SimDisk,
+    journal: Arc<MemoryJournal>,
+    stripe: Arc<SegmentStripe>,
+    entries: RefCell<BTreeMap<u64, Vec<(GroupId, ShardId, CommittedBatch)>>>,
+    rebuilt: RefCell<Vec<u64>>,
+}
+
+fn one(number: u32) -> ShardId {
+    shard(EngineKind::Segment, number)
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let (disk, journal) = (SimDisk::new(), Arc::<MemoryJournal>::default());
+        let stripe = open(&disk, &journal, &mut |_, _| Ok(())).expect("open");
+        Rig { disk, journal, stripe, entries: RefCell::default(), rebuilt: RefCell::default() }
+    }
+
+    fn log(&self, group: GroupId) -> Arc<SegmentLog> {
+        self.stripe.group(group)
+    }
+
+    /// Commits a batch as entry `index` of a group.
+    fn append(&self, group: GroupId, index: u64, shard: ShardId, bytes: &bytes::Bytes) -> Append {
+        let location = self.journal.append(group, index, bytes);
+        let header = model::batch::BatchHeader::parse(bytes).expect("a sound batch");
+        let position = Position { index, ordinal: 0 };
+        let batch =
+            CommittedBatch { bytes: bytes.clone(), header, flags: BatchFlags::NONE, position, location };
+        self.entries.borrow_mut().entry(location.segment).or_default().push((group, shard, batch.clone()));
+        let outcome = self.log(group).append(shard, batch).expect("append");
+        self.log(group).turn_ended(index).expect("turn_ended");
+        outcome
+    }
+
+    fn seal(&self) -> u64 {
+        let sealed = self.journal.seal();
+        let seq = sealed.seq;
+        self.stripe.segment_sealed(sealed);
+        assert_eq!(self.stripe.write_footers().expect("write footers"), 1);
+        seq
+    }
+
+    /// Cuts the power and opens again; the entries above what is applied are replayed if `replay`.
+    fn restart(&mut self, replay: bool) {
+        self.disk = self.disk.crash(7);
+        self.stripe = open(&self.disk, &self.journal, &mut |segment, log| {
+            self.rebuilt.borrow_mut().push(segment.seq);
+            for (group, shard, batch) in &self.entries.borrow()[&segment.seq] {
+                log(*group).append(*shard, batch.clone())?;
+                log(*group).turn_ended(batch.position.index)?;
+            }
+            Ok(())
+        })
+        .expect("open again");
+        if replay {
+            for (group, shard, batch) in self.entries.borrow().values().flatten() {
+                self.log(*group).append(*shard, batch.clone()).expect("append");
+                self.log(*group).turn_ended(batch.position.index).expect("turn_ended");
+            }
+        }
+    }
+
+    fn read(&self, group: GroupId, shard: ShardId) -> Vec<(u64, bytes::Bytes)> {
+        let log = self.log(group);
+        let start = log.offsets(shard).expect("offsets").start;
+        let read = log.read(shard, start, usize::MAX).expect("read");
+        read.into_iter().map(|batch| (batch.base.0, batch.bytes)).collect()
+    }
+
+    fn footer(&self, seq: u64) -> String {
+        format!("/index/{seq:016x}.idx")
+    }
+}
+
+type Logs<'a> = &'a dyn Fn(GroupId) -> Arc<SegmentLog>;
+
+fn open(
+    disk: &SimDisk,
+    journal: &Arc<MemoryJournal>,
+    rebuild: &mut dyn FnMut(&SegmentInfo, Logs<'_>) -> Result<(), LogError>,
+) -> Result<Arc<SegmentStripe>, LogError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let source: Arc<dyn BatchSource> = journal.clone();
+    SegmentStripe::open(&disk, "/index".into(), (&source, &journal.segments()), 0, rebuild)
+}
+
+/// Three sealed segments and an open one, two groups, a few shards, a producer.
+fn filled() -> Rig {
+    let rig = Rig::new();
+    let mut index = 0;
+    for round in 0..4_i64 {
+        for number in 0..3 {
+            index += 1;
+            rig.append(
+                GROUP,
+                index,
+                one(number),
+                &batch(&[round, round + 1], Some((5, 0, round as i32 * 2))),
+            );
+            rig.append(OTHER, index, one(100 + number), &batch(&[round], None));
+        }
+        if round < 3 {
+            rig.seal();
+        }
+    }
+    rig
+}
+
+fn everything(rig: &Rig) -> Vec<Vec<(u64, bytes::Bytes)>> {
+    let first = (0..3).map(|number| rig.read(GROUP, one(number)));
+    first.chain((0..3).map(|number| rig.read(OTHER, one(100 + number)))).collect()
+}
+
+#[test]
+fn storage_8_a_missing_or_damaged_footer_is_rebuilt_and_reads_are_identical() {
+    let expected = everything(&filled());
+    for seq in 1..=3 {
+        for (damage, name) in
+            ["removed", "flipped", "cut", "empty", "of another segment"].into_iter().enumerate()
+        {
+            let mut rig = filled();
+            let path = rig.footer(seq);
+            let path = Path::new(&path);
+            let len = rig.disk.contents(path).expect("the footer is there").len() as u64;
+            match damage {
+                0 => rig.disk.remove(path).expect("remove"),
+                1 => rig
+                    .disk
+                    .inject(Fault::BitFlip { path: path.into(), offset: len / 2, bit: 3 })
+                    .expect("flip"),
+                2 => rig.disk.open_rw(path).expect("open").set_len(len - 1).expect("cut"),
+                3 => rig.disk.open_rw(path).expect("open").set_len(0).expect("cut"),
+                _ => {
+                    let other =
+                        rig.disk.contents(Path::new(&rig.footer(seq % 3 + 1))).expect("another footer");
+                    let file = rig.disk.open_rw(path).expect("open");
+                    file.set_len(other.len() as u64).expect("resize");
+                    file.write_all_at(&other, 0).expect("overwrite");
+                }
+            }
+            if damage != 1 && damage != 0 {
+                rig.disk.open_rw(path).expect("open").sync_all().expect("sync");
+            }
+            rig.disk.sync_dir(Path::new("/index")).expect("sync");
+            rig.restart(true);
+            assert_eq!(everything(&rig), expected, "footer {seq} {name}");
+            // The last footer may simply not have been written yet: its entries are replayed, and it is written again.
+            let replayed = damage == 0 && seq == 3;
+            assert_eq!(
+                *rig.rebuilt.borrow(),
+                if replayed { vec![] } else { vec![seq] },
+                "footer {seq} {name}"
+            );
+            rig.stripe.write_footers().expect("write footers");
+            rig.rebuilt.borrow_mut().clear();
+            rig.restart(true);
+            assert_eq!((everything(&rig), rig.rebuilt.borrow().len()), (expected.clone(), 0));
+        }
+    }
+}
+
+#[test]
+fn storage_55_a_footer_of_a_later_release_is_refused_and_kept() {
+    let rig = filled();
+    let path = rig.footer(2);
+    let file = rig.disk.open_rw(Path::new(&path)).expect("open");
+    let mut head = rig.disk.contents(Path::new(&path)).expect("contents")[..24].to_vec();
+    head[4] = 9;
+    let crc = crc_fast::crc32_iscsi(&head[..20]);
+    head[20..].copy_from_slice(&crc.to_le_bytes());
+    file.write_all_at(&head, 0).expect("overwrite");
+    let opened = open(&rig.disk, &rig.journal, &mut |_, _| panic!("must not be rebuilt"));
+    let Err(LogError::Io { source, .. }) = opened else { panic!("it opened") };
+    assert!(source.to_string().contains("version 9"), "{source}");
+    assert_eq!(rig.disk.contents(Path::new(&path)).expect("contents")[4], 9);
+}
+
+#[test]
+fn a_damaged_batch_is_reported_and_the_others_are_read() {
+    let rig = Rig::new();
+    let good = batch(&[1], None);
+    let mut bad = good.to_vec();
+    rig.append(GROUP, 1, one(1), &good);
+    *bad.last_mut().expect("not empty") ^= 1;
+    rig.append(GROUP, 2, one(1), &bad.into());
+    rig.append(GROUP, 3, one(1), &good);
+    let read = |from| rig.log(GROUP).read(one(1), Offset(from), 1);
+    assert!(matches!(read(1), Err(LogError::Damaged { what: "record batch" })));
+    assert_eq!((read(0).expect("read").len(), read(2).expect("read").len()), (1, 1));
+}
+
+#[test]
+fn entries_that_were_overwritten_by_a_new_leader_do_not_count_for_a_footer() {
+    let mut rig = Rig::new();
+    let bytes = batch(&[1], None);
+    rig.append(GROUP, 1, one(1), &bytes);
+    // Entries 2 and 3 were written here but never committed: the next leader's are in the next segment.
+    rig.journal.append(GROUP, 2, &bytes);
+    rig.journal.append(GROUP, 3, &bytes);
+    let sealed = rig.journal.seal();
+    rig.stripe.segment_sealed(sealed);
+    assert_eq!(rig.stripe.write_footers().expect("write"), 0, "not all its entries are applied");
+    rig.append(GROUP, 2, one(1), &bytes);
+    rig.append(GROUP, 3, one(2), &bytes);
+    assert_eq!(rig.stripe.write_footers().expect("write"), 1);
+    assert_eq!(rig.log(GROUP).flush().expect("flush"), 1, "2 and 3 are not told by any footer");
+    rig.restart(false);
+    assert_eq!(rig.log(GROUP).applied(), 1);
+    rig.restart(true);
+    assert_eq!((rig.read(GROUP, one(1)).len(), rig.read(GROUP, one(2)).len()), (2, 1));
+}
+
+#[test]
+fn storage_33_a_full_disk_stops_footers_and_not_readers_and_nothing_is_lost() {
+    let mut rig = filled();
+    let expected = everything(&rig);
+    rig.disk.inject(Fault::Capacity { bytes: 1 }).expect("inject");
+    let sealed = rig.journal.seal();
+    rig.stripe.segment_sealed(sealed);
+    assert!(rig.stripe.write_footers().is_err());
+    assert_eq!(everything(&rig), expected);
+    let more = batch(&[9], None);
+    let outcome = rig.append(GROUP, 13, one(0), &more);
+    assert!(matches!(outcome, Append::Stored { .. }), "the index needs no disk to grow");
+    rig.disk.inject(Fault::Capacity { bytes: 1 << 30 }).expect("inject");
+    assert_eq!(rig.stripe.write_footers().expect("write"), 1, "space returned");
+    rig.restart(true);
+    let read = everything(&rig);
+    assert_eq!(read[0].len(), expected[0].len() + 1);
+    assert_eq!(read[1..], expected[1..]);
+}
+
+#[test]
+fn segments_are_dead_when_trimmed_and_purged_and_recycling_loses_no_offset() {
+    let mut rig = filled();
+    assert!(rig.stripe.dead_segments(|_| u64::MAX).expect("dead").is_empty(), "still readable");
+    for number in 0..3 {
+        let to = Offset(4);
+        rig.log(GROUP).change(13, Change::Trim { shard: one(number), to }).expect("trim");
+        rig.log(OTHER).change(13, Change::Trim { shard: one(100 + number), to: Offset(2) }).expect("trim");
+    }
+    rig.log(GROUP).turn_ended(13).expect("turn_ended");
+    rig.log(OTHER).turn_ended(13).expect("turn_ended");
+    assert_eq!(rig.stripe.dead_segments(|_| 2).expect("dead"), Vec::<u64>::new(), "not purged");
+    assert_eq!(rig.stripe.dead_segments(|_| 3).expect("dead"), [1]);
+    let dead = rig.stripe.dead_segments(|_| u64::MAX).expect("dead");
+    assert_eq!(dead, [1, 2]);
+    let expected = everything(&rig);
+    dead.iter().for_each(|seq| rig.journal.recycle(*seq));
+    rig.stripe.recycled(&dead).expect("recycled");
+    assert_eq!(rig.disk.list(Path::new("/index")).expect("list"), ["0000000000000003.idx", "tails"]);
+    rig.entries.borrow_mut().retain(|seq, _| *seq > 2);
+    // The trims were not in a footer yet: the caller replays them.
+    rig.restart(true);
+    for number in 0..3 {
+        rig.log(GROUP).change(13, Change::Trim { shard: one(number), to: Offset(4) }).expect("trim");
+        rig.log(OTHER).change(13, Change::Trim { shard: one(100 + number), to: Offset(2) }).expect("trim");
+    }
+    assert_eq!(everything(&rig), expected);
+    let again = rig.append(GROUP, 14, one(0), &batch(&[0, 1], Some((5, 0, 0))));
+    assert_eq!(again, Append::Duplicate { base: Offset(0) }, "its batch is gone, its producer is not");
+}
+
+#[test]
+fn a_crash_between_recycling_and_the_removal_of_the_footer_loses_nothing() {
+    let mut rig = filled();
+    for number in 0..3 {
+        rig.log(GROUP).change(13, Change::Drop { shard: one(number) }).expect("drop");
+        rig.log(OTHER).change(13, Change::Trim { shard: one(100 + number), to: Offset(3) }).expect("trim");
+    }
+    rig.log(GROUP).turn_ended(13).expect("turn_ended");
+    rig.log(OTHER).turn_ended(13).expect("turn_ended");
+    rig.journal.append(GROUP, 13, b"");
+    rig.journal.append(OTHER, 13, b"");
+    rig.seal();
+    let before = rig.stripe.dead_segments(|_| u64::MAX).expect("dead");
+    assert_eq!(before, [1, 2, 3]);
+    // The journal recycled one segment, then the power went; its footer is still there.
+    rig.journal.recycle(2);
+    rig.restart(false);
+    assert_eq!(rig.log(OTHER).applied(), 13);
+    for number in 0..3 {
+        assert!(matches!(rig.log(GROUP).offsets(one(number)), Err(LogError::Dropped)));
+        assert_eq!(rig.log(OTHER).offsets(one(100 + number)).expect("offsets").end, Offset(4));
+        assert_eq!(rig.read(OTHER, one(100 + number)).len(), 1);
+    }
+    assert_eq!(rig.stripe.dead_segments(|_| u64::MAX).expect("dead"), [1, 3]);
+}
+
+#[test]
+fn storage_51_a_hundred_thousand_shards_of_one_record_open_in_time() {
+    const SHARDS: u32 = 100_000;
+    let mut rig = Rig::new();
+    let bytes = batch(&[1], None);
+    for number in 0..SHARDS {
+        rig.append(GROUP, u64::from(number) + 1, one(number), &bytes);
+        if number % 25_000 == 24_999 {
+            rig.seal();
+        }
+    }
+    rig.entries.borrow_mut().clear();
+    let started = std::time::Instant::now();
+    rig.restart(false);
+    let opened = started.elapsed();
+    assert!(opened.as_secs() < 10, "opening took {opened:?}");
+    assert_eq!(rig.log(GROUP).applied(), u64::from(SHARDS));
+    for number in (0..SHARDS).step_by(997) {
+        assert_eq!(rig.read(GROUP, one(number)).len(), 1, "shard {number}");
+    }
+    let scanned = rig.log(GROUP).scan(Position::default(), &Selection::All, usize::MAX).expect("scan");
+    assert_eq!(scanned.len(), SHARDS as usize);
+}
