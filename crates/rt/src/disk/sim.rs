@@ -25,6 +25,12 @@ pub enum Fault {
         /// Writes that still succeed.
         after: u64,
     },
+    /// After this many more changes the power fails: everything answers with an I/O error until
+    /// [`crash`](SimDisk::crash) shows what is left.
+    PowerCut {
+        /// Changes (writes, syncs, renames, ..) that still happen.
+        after: u64,
+    },
     /// All files together may not grow beyond this many bytes. Lifted by a larger bound.
     Capacity {
         /// The bound.
@@ -64,6 +70,7 @@ struct State {
     recorded: Option<Vec<DiskOp>>,
     syncs_left: Option<u64>,
     writes_left: Option<u64>,
+    changes_left: Option<u64>,
     capacity: Option<u64>,
     write_max: Option<usize>,
 }
@@ -140,6 +147,7 @@ impl SimDisk {
         match fault {
             Fault::SyncError { after } => state.syncs_left = Some(after),
             Fault::WriteError { after } => state.writes_left = Some(after),
+            Fault::PowerCut { after } => state.changes_left = Some(after),
             Fault::Capacity { bytes } => state.capacity = Some(bytes),
             Fault::ShortWrites { max } => state.write_max = Some(max.max(1)),
             Fault::BitFlip { path, offset, bit } => {
@@ -192,6 +200,10 @@ impl State {
 
     fn run(&mut self, op: DiskOp) -> io::Result<()> {
         self.check_power()?;
+        if is_due(&mut self.changes_left) {
+            self.powered_off = true;
+            return Err(broken());
+        }
         match &op {
             DiskOp::Write { file, offset, data, durable } => {
                 self.reserve(*file, offset + data.len() as u64)?;

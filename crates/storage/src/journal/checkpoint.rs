@@ -13,7 +13,8 @@ use super::{LogPosition, Payload};
 
 /// `index` of an entry that holds a [`Checkpoint`].
 pub(crate) const STATE: u64 = 0;
-/// `index` of an entry that holds the numbers of recycled segments (u64 each).
+/// `index` of an entry that holds the recycled segments: pairs of number and [`Checkpoint::ends`] of the one before (0: not
+/// there).
 pub(crate) const RECYCLED: u64 = 1;
 
 /// Bound: encoded bytes of one vote or committed hint, so that a checkpoint stays small.
@@ -48,12 +49,15 @@ pub(crate) struct Checkpoint {
     pub(crate) previous: Ranges,
     /// Runs (first, count) of the segments that exist besides this one.
     pub(crate) segments: Vec<(u64, u64)>,
+    /// Where segments end whose successor is recycled: number, and that of the first frame behind it.
+    pub(crate) ends: Vec<(u64, u64)>,
 }
 
 impl Checkpoint {
     /// ```text
     /// | n u32 | n x (group u32, flags u8, last u64, purged 3 x u64, vote u32, committed u32, bytes, bytes)
     /// | n u32 | n x (group u32, first u64, last u64) | n u32 | n x (first u64, count u64)
+    /// | n u32 | n x (segment u64, end u64)
     /// ```
     pub(crate) fn encode(&self) -> Payload {
         let mut out = Vec::new();
@@ -67,10 +71,9 @@ impl Checkpoint {
             out.extend_from_slice(&first.to_le_bytes());
             out.extend_from_slice(&last.to_le_bytes());
         }
-        out.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
-        for (first, count) in &self.segments {
-            out.extend_from_slice(&first.to_le_bytes());
-            out.extend_from_slice(&count.to_le_bytes());
+        for pairs in [&self.segments, &self.ends] {
+            out.extend_from_slice(&(pairs.len() as u32).to_le_bytes());
+            out.extend(encode_pairs(pairs));
         }
         Payload::of_head(Bytes::from(out))
     }
@@ -87,8 +90,10 @@ impl Checkpoint {
             let group = GroupId(cursor.u32()?);
             checkpoint.previous.insert(group, (cursor.u64()?, cursor.u64()?));
         }
-        for _ in 0..cursor.count(16)? {
-            checkpoint.segments.push((cursor.u64()?, cursor.u64()?));
+        for pairs in [&mut checkpoint.segments, &mut checkpoint.ends] {
+            for _ in 0..cursor.count(16)? {
+                pairs.push((cursor.u64()?, cursor.u64()?));
+            }
         }
         (cursor.at == bytes.len()).then_some(checkpoint)
     }
@@ -112,13 +117,17 @@ pub(crate) fn runs(seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, u64)> {
 }
 
 /// The payload of a [`RECYCLED`] entry.
-pub(crate) fn encode_recycled(seqs: &[u64]) -> Payload {
-    Payload::of_head(seqs.iter().flat_map(|seq| seq.to_le_bytes()).collect())
+pub(crate) fn encode_recycled(recycled: &[(u64, u64)]) -> Payload {
+    Payload::of_head(encode_pairs(recycled).collect())
 }
 
-/// The segments of a [`RECYCLED`] entry.
-pub(crate) fn decode_recycled(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(|eight| u64_at(eight, 0)).collect()
+/// The pairs of a [`RECYCLED`] entry.
+pub(crate) fn decode_recycled(bytes: &[u8]) -> Vec<(u64, u64)> {
+    bytes.chunks_exact(16).map(|pair| (u64_at(pair, 0), u64_at(pair, 8))).collect()
+}
+
+fn encode_pairs(pairs: &[(u64, u64)]) -> impl Iterator<Item = u8> + '_ {
+    pairs.iter().flat_map(|(first, second)| [first.to_le_bytes(), second.to_le_bytes()]).flatten()
 }
 
 fn encode_group(out: &mut Vec<u8>, group: GroupId, state: &GroupState) {
@@ -219,7 +228,7 @@ mod tests {
             seqs in proptest::collection::btree_set(0u64..50, 0..20),
             cut in any::<u16>(),
         ) {
-            let checkpoint = Checkpoint { groups, previous, segments: runs(seqs.iter().copied()) };
+            let checkpoint = Checkpoint { groups, previous, segments: runs(seqs.iter().copied()), ends: vec![(3, 4)] };
             let bytes = checkpoint.encode().head;
             prop_assert_eq!(Checkpoint::decode(&bytes), Some(checkpoint.clone()));
             let listed: Vec<u64> = checkpoint.segments.iter().flat_map(|(first, count)| *first..first + count).collect();

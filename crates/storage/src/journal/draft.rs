@@ -41,7 +41,8 @@ pub(crate) struct Draft {
     /// Encoded bytes and number of its entries.
     pub(crate) bytes: usize,
     pub(crate) entries: usize,
-    pub(crate) recycled: Vec<u64>,
+    /// Segments that go, with the end of the one before each.
+    pub(crate) recycled: Vec<(u64, u64)>,
     /// Whether somebody waits for a sync.
     pub(crate) sync: bool,
     /// Whether it holds log entries, which do not touch the reserve.
@@ -71,12 +72,12 @@ impl Draft {
     }
 
     /// Adds the note that these segments are gone.
-    pub(crate) fn admit_recycled(&mut self, seqs: Vec<u64>) {
-        if !seqs.is_empty() {
-            self.bytes += ENTRY_HEADER_LEN + encode_recycled(&seqs).encoded_len();
+    pub(crate) fn admit_recycled(&mut self, recycled: Vec<(u64, u64)>) {
+        if !recycled.is_empty() {
+            self.bytes += ENTRY_HEADER_LEN + encode_recycled(&recycled).encoded_len();
             self.entries += 1;
             self.sync = true;
-            self.recycled = seqs;
+            self.recycled = recycled;
         }
     }
 

@@ -44,6 +44,8 @@ struct SegmentFile {
     start: Option<(u32, Expected)>,
     /// The first frame's number by the header, even where the frame itself is gone.
     first_frame: Option<u64>,
+    /// Number of the first frame behind it, if it is not the newest and that is known.
+    end: Option<u64>,
     /// What the first frame says, if it can be read.
     checkpoint: Option<Checkpoint>,
     header_damaged: bool,
@@ -52,7 +54,7 @@ struct SegmentFile {
 /// One thing that a segment says.
 enum Fact {
     Checkpoint(Checkpoint),
-    Recycled(Vec<u64>),
+    Recycled(Vec<(u64, u64)>),
     Append(GroupId, RecoveredEntry),
     Truncate(GroupId, u64),
     Purge(GroupId, LogPosition),
@@ -95,7 +97,14 @@ pub(crate) fn recover(
     let last = recovery.read(&mut files[newest], Ends::Open)?;
     let listed = listed_segments(&last.facts, files[newest].seq);
     let purged = purged_by(&last.facts);
+    let gaps = ends_at_gaps(&last.facts);
     for i in 0..newest {
+        let next = &files[i + 1];
+        let end = match next.seq - files[i].seq {
+            1 => next.first_frame,
+            _ => gaps.get(&files[i].seq).copied(),
+        };
+        files[i].end = end;
         let gone = listed.as_ref().is_some_and(|listed| !listed.contains(&files[i].seq));
         let held = files[i + 1].checkpoint.as_ref().filter(|_| files[i + 1].seq == files[i].seq + 1);
         let held = held.map(|next| &next.previous);
@@ -106,8 +115,7 @@ pub(crate) fn recover(
             recovery.ranges.insert(files[i].seq, held.clone());
             continue;
         }
-        let ends = files[i + 1].first_frame.map_or(Ends::Somewhere, Ends::Before);
-        let read = recovery.read(&mut files[i], ends)?;
+        let read = recovery.read(&mut files[i], end.map_or(Ends::Somewhere, Ends::Before))?;
         recovery.state.apply_all(read.facts);
     }
     recovery.state.apply_all(last.facts);
@@ -178,7 +186,7 @@ impl Recovery<'_> {
         let mut active = None;
         let mut segments = BTreeMap::new();
         let mut retired = Vec::new();
-        for SegmentFile { seq, file, reader, start, .. } in files {
+        for SegmentFile { seq, file, reader, start, end, .. } in files {
             let is_active = seq == newest_seq && appendable;
             if let (true, Some((salt, _))) = (is_active, start) {
                 wipe(&*file, &scanned.stale).map_err(io_error("wipe", segment_path(self.dir, seq)))?;
@@ -194,7 +202,7 @@ impl Recovery<'_> {
                 });
             }
             let ranges = self.ranges.remove(&seq).unwrap_or_default();
-            let segment = Segment { file, bytes: reader.len, sealed: !is_active, ranges };
+            let segment = Segment { file, bytes: reader.len, sealed: !is_active, end, ranges };
             if listed.as_ref().is_none_or(|listed| listed.contains(&seq)) {
                 segments.insert(seq, segment);
             } else {
@@ -322,6 +330,7 @@ fn open_segment(
         reader,
         start,
         first_frame,
+        end: None,
         checkpoint: None,
         header_damaged: header.is_none(),
     };
@@ -389,7 +398,7 @@ fn listed_segments(facts: &[Fact], newest: u64) -> Option<BTreeSet<u64>> {
             Fact::Checkpoint(checkpoint) => listed = Some(expand(&checkpoint.segments, newest)?),
             Fact::Recycled(seqs) => {
                 if let Some(listed) = &mut listed {
-                    listed.retain(|seq| !seqs.contains(seq));
+                    listed.retain(|seq| seqs.iter().all(|(gone, _)| gone != seq));
                 }
             }
             Fact::Append(..)
@@ -400,6 +409,26 @@ fn listed_segments(facts: &[Fact], newest: u64) -> Option<BTreeSet<u64>> {
         }
     }
     listed
+}
+
+/// Where segments end whose successor is recycled, by the newest segment.
+fn ends_at_gaps(facts: &[Fact]) -> BTreeMap<u64, u64> {
+    let mut ends = BTreeMap::new();
+    for fact in facts {
+        match fact {
+            Fact::Checkpoint(checkpoint) => ends.extend(checkpoint.ends.iter().copied()),
+            Fact::Recycled(pairs) => {
+                let known = pairs.iter().filter(|(seq, end)| *seq > 0 && *end > 0);
+                ends.extend(known.map(|(seq, end)| (seq - 1, *end)));
+            }
+            Fact::Append(..)
+            | Fact::Truncate(..)
+            | Fact::Purge(..)
+            | Fact::Vote(..)
+            | Fact::Committed(..) => {}
+        }
+    }
+    ends
 }
 
 /// The numbers of some runs, and `newest`. `None` if they are not below `newest` or more than a disk can hold.

@@ -16,9 +16,7 @@ use super::format::{
 use super::queue::{Append, Op};
 use super::spares::{Need, Spare, Spares};
 use super::table::{Counters, Segment, SegmentTable, segment_path, widen};
-use super::{
-    EntryKind, JournalConfig, JournalError, JournalState, Location, Payload, SegmentInfo,
-};
+use super::{EntryKind, JournalConfig, JournalError, JournalState, Location, Payload, SegmentInfo};
 
 /// Told of each segment that is complete, on the I/O thread.
 pub(crate) type SealObserver = Box<dyn FnMut(&SegmentInfo) + Send>;
@@ -165,7 +163,7 @@ impl Stripe {
                 slot.result = Err(err);
             }
         }
-        draft.admit_recycled(recycled.to_vec());
+        draft.admit_recycled(self.shared.table.ends_before(recycled));
         draft
     }
 
@@ -289,8 +287,9 @@ impl Stripe {
         self.at.next_segment = seq + 1;
         let bytes = u64::from(shared.config.segment_bytes);
         let (file, ranges) = (Arc::clone(&spare.file), Ranges::new());
-        shared.table.insert(seq, Segment { file, bytes, sealed: false, ranges });
-        if let Some(info) = self.at.active.take().and_then(|active| shared.table.seal(active.seq)) {
+        shared.table.insert(seq, Segment { file, bytes, sealed: false, end: None, ranges });
+        let end = self.at.next_frame;
+        if let Some(info) = self.at.active.take().and_then(|active| shared.table.seal(active.seq, end)) {
             for observer in shared.observers.lock().iter_mut() {
                 observer(&info);
             }
@@ -303,6 +302,7 @@ impl Stripe {
             groups: self.at.groups.clone(),
             previous: self.shared.table.ranges(self.at.next_segment - 1),
             segments: self.shared.table.runs(),
+            ends: self.shared.table.ends_at_gaps(),
         }
     }
 
@@ -367,7 +367,7 @@ impl Stripe {
         Counters::add(&counters.frames, 1);
         Counters::add(&counters.bytes, self.buf.len() as u64);
         Counters::add(&counters.syncs, u64::from(draft.sync));
-        for seq in draft.recycled {
+        for (seq, _) in draft.recycled {
             if let Some(segment) = self.shared.table.remove_sealed(seq) {
                 self.shared.spares.retire(seq, segment.file, segment.bytes);
             }

@@ -30,6 +30,8 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) bytes: u64,
     pub(crate) sealed: bool,
+    /// Number of the first frame behind it, once it is sealed and if that is known.
+    pub(crate) end: Option<u64>,
     pub(crate) ranges: Ranges,
 }
 
@@ -63,11 +65,12 @@ impl SegmentTable {
         if segments.get(&seq)?.sealed { segments.remove(&seq) } else { None }
     }
 
-    /// Marks a segment complete and describes it.
-    pub(crate) fn seal(&self, seq: u64) -> Option<SegmentInfo> {
+    /// Marks a segment complete, with the number of the first frame behind it, and describes it.
+    pub(crate) fn seal(&self, seq: u64, end: u64) -> Option<SegmentInfo> {
         let mut segments = self.segments.write();
         let segment = segments.get_mut(&seq)?;
         segment.sealed = true;
+        segment.end = Some(end);
         Some(segment.info(seq))
     }
 
@@ -84,6 +87,20 @@ impl SegmentTable {
 
     pub(crate) fn infos(&self) -> Vec<SegmentInfo> {
         self.segments.read().iter().map(|(seq, segment)| segment.info(*seq)).collect()
+    }
+
+    /// Pairs each segment with the end of the one before it (0: not there).
+    pub(crate) fn ends_before(&self, seqs: &[u64]) -> Vec<(u64, u64)> {
+        let segments = self.segments.read();
+        let end = |seq: &u64| segments.get(&(seq - 1)).and_then(|before| before.end).unwrap_or(0);
+        seqs.iter().map(|seq| (*seq, end(seq))).collect()
+    }
+
+    /// The ends of sealed segments that have no successor.
+    pub(crate) fn ends_at_gaps(&self) -> Vec<(u64, u64)> {
+        let segments = self.segments.read();
+        let at_gap = segments.iter().filter(|(seq, _)| !segments.contains_key(&(*seq + 1)));
+        at_gap.filter_map(|(seq, segment)| Some((*seq, segment.end?))).collect()
     }
 
     pub(crate) fn runs(&self) -> Vec<(u64, u64)> {

@@ -160,6 +160,26 @@ fn a_sealed_segment_that_lost_its_end_is_damage_and_later_segments_are_kept() {
 }
 
 #[test]
+fn the_end_of_a_segment_is_known_after_its_successor_was_recycled() {
+    let disk = SimDisk::new();
+    let (journal, _) = open(&disk);
+    fill(&journal, 1, 2);
+    journal.recycle(2).unwrap();
+    settle(&journal);
+    for round in 0..2 {
+        let whole = image(&disk, &journal);
+        assert!(open(&disk_of(&whole)).1.quarantined.is_empty(), "round {round}");
+        let mut cut = whole;
+        let last_frame = frames(&cut[0].1).last().unwrap().0;
+        cut[0].1[last_frame..].fill(0);
+        let damage = open(&disk_of(&cut)).1.quarantined;
+        assert_eq!(damage.len(), 1, "round {round}: {damage:?}");
+        // Once more with the record of the recycling in an older segment.
+        fill(&journal, journal.segments().last().unwrap().groups[0].2 + 1, 1);
+    }
+}
+
+#[test]
 fn a_missing_segment_is_reported() {
     let disk = SimDisk::new();
     let (journal, _) = open(&disk);
