@@ -137,5 +137,5 @@ fn the_memory_engine_keeps_its_promises() {
 
 #[test]
 fn the_rocksdb_engine_keeps_its_promises() {
-    log_suite(&|| Store::new(EngineKind::Rocksdb, 0), 6);
+    log_suite(&|| Store::new(EngineKind::Rocksdb, 0), 2);
 }
