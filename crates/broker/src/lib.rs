@@ -35,3 +35,8 @@ pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};
+
+/// What the seam's signatures say of the log below, so that a front need not know `storage`.
+pub use storage::{
+    Append, BatchFlags, Offsets, Position, StoredBatch, TimeHit, TimeQuery, Watch, Watched,
+};
