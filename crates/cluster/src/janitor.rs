@@ -19,6 +19,8 @@ pub(crate) struct Janitor {
     journal: Arc<Journal>,
     logs: Arc<LogStore>,
     groups: Mutex<Vec<Watched>>,
+    /// Group 0, which flushes and purges by itself; its log pins segments like any other.
+    meta: Mutex<Option<GroupHandle>>,
     due: Arc<Notify>,
     runtime: tokio::runtime::Handle,
 }
@@ -38,7 +40,7 @@ impl Janitor {
         let sealed = Arc::clone(&due);
         journal.on_seal(Box::new(move |_| sealed.notify_one()));
         let runtime = tokio::runtime::Handle::current();
-        Self { journal, logs, groups: Mutex::default(), due, runtime }
+        Self { journal, logs, groups: Mutex::default(), meta: Mutex::default(), due, runtime }
     }
 
     pub(crate) fn watch(
@@ -50,6 +52,10 @@ impl Janitor {
         handle: GroupHandle,
     ) {
         self.groups.lock().push(Watched { id, log, kv, flushed, handle });
+    }
+
+    pub(crate) fn watch_meta(&self, handle: GroupHandle) {
+        *self.meta.lock() = Some(handle);
     }
 
     pub(crate) async fn due(&self) {
@@ -77,7 +83,11 @@ impl Janitor {
     }
 
     fn recycle(&self, groups: &[Watched]) {
+        let meta = self.meta.lock().clone();
         let purged = |id: GroupId| {
+            if id == GroupId::META {
+                return meta.as_ref().and_then(|handle| handle.status().purged_index).unwrap_or(0);
+            }
             let group = groups.iter().find(|group| group.id == id);
             group.and_then(|group| group.handle.status().purged_index).unwrap_or(0)
         };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use consensus::{Groups, Limits, StateMachine};
+use meta::{MetaOpenError, MetaStore, ReplicatedMeta};
 use model::{GroupId, NodeId, Offset};
 use parking_lot::Mutex;
 use rt::{Disk, DiskLock, OnFailure, OnShutdown, Rng, TaskHandle, TaskKind, Tasks};
@@ -90,6 +91,13 @@ pub enum OpenError {
     /// The rows cannot be opened.
     #[error("cannot open the rows")]
     Rows(#[source] KvError),
+    /// The Meta Service did not start.
+    #[error("the meta service did not start")]
+    Meta {
+        /// Why.
+        #[source]
+        source: Box<MetaOpenError>,
+    },
     /// A group did not start.
     #[error("group {group} did not start")]
     Group {
@@ -118,6 +126,7 @@ pub struct Outside {
 /// An open node. Shared by all threads.
 pub struct Node {
     identity: StoredIdentity,
+    meta: ReplicatedMeta,
     groups: Vec<Group>,
     journal: Arc<Journal>,
     consensus: Groups,
@@ -153,8 +162,15 @@ impl Node {
             Limits::default(),
         );
         let janitor = Janitor::new(Arc::clone(&journal), Arc::clone(&logs));
+        let mut recovered = recovered;
+        let found = recovered.groups.remove(&GroupId::META).unwrap_or_default();
+        let rows = RocksKv::open(Arc::clone(&database), GroupId::META).map_err(OpenError::Rows)?;
+        let meta = ReplicatedMeta::open(&consensus, found, Arc::new(rows), &outside.tasks).await;
+        let meta = meta.map_err(|source| OpenError::Meta { source: Box::new(source) })?;
+        janitor.watch_meta(meta.group().clone());
         let mut node = Node {
             identity,
+            meta,
             groups: Vec::new(),
             journal,
             consensus,
@@ -162,7 +178,6 @@ impl Node {
             runs: Mutex::default(),
             _lock: lock,
         };
-        let mut recovered = recovered;
         for number in 1..=node.identity.data_groups {
             let id = GroupId(number);
             let log = logs.group(id).map_err(OpenError::Log)?;
@@ -186,6 +201,11 @@ impl Node {
             node.groups.push(group);
         }
         Ok(node)
+    }
+
+    /// What is small and cluster-wide.
+    pub fn meta(&self) -> &dyn MetaStore {
+        &self.meta
     }
 
     /// The data groups, by number.

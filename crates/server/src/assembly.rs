@@ -17,6 +17,7 @@ mod house;
 mod listeners;
 mod readers;
 mod screen;
+mod settings;
 mod telemetry;
 
 use std::io;
@@ -25,8 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use admin::Admin;
-use broker::{BrokerConfig, Foundation, Outside, Retention};
-use cluster::NodeConfig;
+use broker::{Foundation, Outside};
 use model::Error as BrokerError;
 use rt::{Shutdown, SystemClock, SystemRng};
 use thiserror::Error;
@@ -35,7 +35,8 @@ use tracing::{error, info};
 
 use self::consensus_thread::Consensus;
 use self::listeners::Listeners;
-use crate::config::{Config, Loaded};
+use self::settings::{broker_config, core_count, node_config, reader_count};
+use crate::config::Loaded;
 
 /// Why the broker did not start, or stopped.
 #[derive(Debug, Error)]
@@ -145,51 +146,6 @@ fn start_http(
 /// A single-threaded runtime with everything on.
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
-}
-
-fn core_count(config: &Config) -> usize {
-    match config.node.cores {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => usize::from(count),
-    }
-}
-
-/// Readers wait for the disk most of the time.
-fn reader_count(cores: usize) -> usize {
-    (cores * 2).clamp(2, 16)
-}
-
-fn node_config(config: &Config, cores: usize) -> NodeConfig {
-    let data_groups = match config.groups.data_groups {
-        0 => u32::try_from(cores).unwrap_or(u32::MAX).clamp(2, 16),
-        count => u32::from(count),
-    };
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    NodeConfig {
-        data_groups,
-        segment_bytes: u32::try_from(config.storage.segment_bytes.bytes()).unwrap_or(u32::MAX),
-        tail_cache_bytes: size(config.storage.tail_cache_bytes.bytes()),
-        ..NodeConfig::new(config.node.data_dir.clone())
-    }
-}
-
-fn broker_config(config: &Config) -> BrokerConfig {
-    let ms = |span: Option<crate::config::TimeSpan>| {
-        span.map(|span| u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX))
-    };
-    let topics = &config.topics;
-    BrokerConfig {
-        message_bytes_max: usize::try_from(config.limits.max_message_bytes.bytes()).unwrap_or(usize::MAX),
-        shards_default: topics.default_shards,
-        retention_first_use: Retention {
-            ms: ms(topics.retention),
-            bytes: topics.retention_bytes.map(|bytes| bytes.bytes()),
-        },
-        retention_created: Retention {
-            ms: ms(topics.kafka_retention),
-            bytes: topics.kafka_retention_bytes.map(|bytes| bytes.bytes()),
-        },
-    }
 }
 
 /// A listener's name in `listeners.json` and on the screen, and its address.

@@ -2,9 +2,12 @@
 //!
 //! Knows every crate and holds no behaviour of its own.
 
+mod assembly;
 mod cli;
 mod config;
 
+
+pub use assembly::{StartError, start};
 pub use cli::{Exit, Invocation, Streams, run};
 pub use config::{
     Bind, ByteSize, Config, Durability, Groups, Host, Http, Kafka, Limits, Loaded, Log, LogFormat, LogLevel,

@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use tracing::error;
 
 use super::listeners::FrontSockets;
+use super::settings::{kafka_config, mqtt_config};
 use super::{StartError, runtime};
 use crate::config::Config;
 
@@ -22,9 +23,9 @@ const CONNECTION: TaskKind =
 /// Takes new connections.
 const ACCEPTOR: TaskKind =
     TaskKind { name: "acceptor", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
-/// The core's outbox and deliveries; goes on until the connections are answered.
-const CORE: TaskKind =
-    TaskKind { name: "core", on_shutdown: OnShutdown::Finish, on_failure: OnFailure::Shutdown };
+/// Consumer groups.
+const COORDINATOR: TaskKind =
+    TaskKind { name: "coordinator", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 /// Endings of sessions.
 const ENDINGS: TaskKind =
     TaskKind { name: "endings", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
@@ -39,6 +40,16 @@ impl CoreThread {
     }
 }
 
+/// What every core gets.
+#[derive(Clone)]
+struct Plan {
+    config: Config,
+    shared: Arc<Shared>,
+    kafka: kafka::Shared,
+    shutdown: Shutdown,
+    ready: Sender<Result<(), StartError>>,
+}
+
 /// Starts all cores; they accept when this returns.
 pub(super) fn start(
     config: &Config,
@@ -47,19 +58,96 @@ pub(super) fn start(
     shutdown: &Shutdown,
 ) -> Result<Vec<CoreThread>, StartError> {
     let (ready, started) = channel();
-    let fronts = kafka::Groups::start_config(&super::fronts::kafka_config(config));
+    let (kafka, coordinator) = kafka::Shared::new();
+    let plan = Plan {
+        config: config.clone(),
+        shared: Arc::clone(shared),
+        kafka,
+        shutdown: shutdown.clone(),
+        ready,
+    };
+    // The first core has what there is one of: it reads what is stored before any core accepts.
+    let mut first = Some(coordinator);
     let mut threads = Vec::new();
     for (number, sockets) in sockets.into_iter().enumerate() {
-        let (config, shared, shutdown) = (config.clone(), Arc::clone(shared), shutdown.clone());
-        let (ready, fronts) = (ready.clone(), fronts.clone());
+        let (plan, coordinator) = (plan.clone(), first.take());
         let thread = std::thread::Builder::new().name(format!("core {number}"));
-        let _ = fronts;
-        let thread = thread.spawn(move || run(number as u16, &config, shared, sockets, shutdown, &ready));
+        let thread = thread.spawn(move || run(number as u16, plan, sockets, coordinator));
         threads.push(CoreThread(thread.map_err(StartError::system("start a thread"))?));
-    }
-    drop(ready);
-    for _ in &threads {
         started.recv().unwrap_or(Err(StartError::Failed))?;
     }
     Ok(threads)
+}
+
+fn run(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Option<kafka::Coordinator>) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let _ = plan.ready.send(Err(StartError::System { operation: "make a runtime", source }));
+            return;
+        }
+    };
+    LocalSet::new().block_on(&runtime, serve(number, plan, sockets, coordinator));
+}
+
+async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Option<kafka::Coordinator>) {
+    let core = Core::new(Arc::clone(&plan.shared), number);
+    // The core itself outlives the stop signal: it answers what the connections still have under way.
+    let running = core.clone();
+    tokio::task::spawn_local(async move { running.run().await });
+    let tasks = Tasks::new(plan.shutdown.clone());
+    if let Some(coordinator) = coordinator {
+        if let Err(error) = core.recover().await {
+            let _ = plan.ready.send(Err(StartError::Recover(error)));
+            return;
+        }
+        let (endings, groups) = (core.clone(), core.clone());
+        tasks.spawn_local(ENDINGS, "endings", async move { endings.run_endings().await });
+        let config = kafka_config(&plan.config);
+        tasks.spawn_local(COORDINATOR, "coordinator", async move {
+            coordinator.run(&config, groups).await;
+        });
+    }
+    let io = CoreIo::new();
+    listen_mqtt(&plan, &tasks, &core, &io, sockets.mqtt);
+    listen_kafka(&plan, &tasks, &core, &io, sockets.kafka);
+    // The main thread waits for this, unless it is gone.
+    let _ = plan.ready.send(Ok(()));
+    plan.shutdown.wait().await;
+    tasks.drained().await;
+}
+
+fn listen_mqtt(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
+    let front = mqtt::Front::new(mqtt_config(&plan.config), core.clone());
+    let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
+    let serve = move |stream: TcpStream, peer: SocketAddr| {
+        let (session, mailbox) = front.session(peer);
+        let shutdown = shutdown.clone();
+        let stop = async move { shutdown.wait().await };
+        spawner.spawn_local(CONNECTION, "mqtt", drive(stream, io.clone(), session, mailbox, stop));
+    };
+    tasks.spawn_local(ACCEPTOR, "mqtt", async move {
+        if let Err(error) = accept_loop(socket, serve).await {
+            error!(err = %error, "the MQTT listener failed");
+        }
+    });
+}
+
+fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
+    let config = Arc::new(kafka_config(&plan.config));
+    let front = kafka::Front::new(config, core.clone(), plan.kafka.clone());
+    let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
+    let serve = move |stream: TcpStream, peer: SocketAddr| {
+        // A connection that is gone already has no address; it ends by itself.
+        let Ok(local) = stream.local_addr() else { return };
+        let (session, mailbox) = front.session(peer, local);
+        let shutdown = shutdown.clone();
+        let stop = async move { shutdown.wait().await };
+        spawner.spawn_local(CONNECTION, "kafka", drive(stream, io.clone(), session, mailbox, stop));
+    };
+    tasks.spawn_local(ACCEPTOR, "kafka", async move {
+        if let Err(error) = accept_loop(socket, serve).await {
+            error!(err = %error, "the Kafka listener failed");
+        }
+    });
 }

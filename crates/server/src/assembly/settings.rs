@@ -1,0 +1,88 @@
+//! From settings to what each crate takes.
+
+use std::num::NonZeroU16;
+
+use broker::{BrokerConfig, Retention};
+use cluster::NodeConfig;
+
+use crate::config::{Config, TimeSpan};
+
+pub(super) fn core_count(config: &Config) -> usize {
+    match config.node.cores {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => usize::from(count),
+    }
+}
+
+/// Readers wait for the disk most of the time.
+pub(super) fn reader_count(cores: usize) -> usize {
+    (cores * 2).clamp(2, 16)
+}
+
+pub(super) fn node_config(config: &Config, cores: usize) -> NodeConfig {
+    let data_groups = match config.groups.data_groups {
+        0 => u32::try_from(cores).unwrap_or(u32::MAX).clamp(2, 16),
+        count => u32::from(count),
+    };
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    NodeConfig {
+        data_groups,
+        segment_bytes: u32::try_from(config.storage.segment_bytes.bytes()).unwrap_or(u32::MAX),
+        tail_cache_bytes: size(config.storage.tail_cache_bytes.bytes()),
+        ..NodeConfig::new(config.node.data_dir.clone())
+    }
+}
+
+pub(super) fn broker_config(config: &Config) -> BrokerConfig {
+    let ms = |span: Option<TimeSpan>| {
+        span.map(|span| u64::try_from(span.duration().as_millis()).unwrap_or(u64::MAX))
+    };
+    let topics = &config.topics;
+    BrokerConfig {
+        message_bytes_max: usize::try_from(config.limits.max_message_bytes.bytes()).unwrap_or(usize::MAX),
+        shards_default: topics.default_shards,
+        retention_first_use: Retention {
+            ms: ms(topics.retention),
+            bytes: topics.retention_bytes.map(|bytes| bytes.bytes()),
+        },
+        retention_created: Retention {
+            ms: ms(topics.kafka_retention),
+            bytes: topics.kafka_retention_bytes.map(|bytes| bytes.bytes()),
+        },
+    }
+}
+
+pub(super) fn mqtt_config(config: &Config) -> mqtt::MqttConfig {
+    let settings = &config.mqtt;
+    let seconds = |span: TimeSpan| span.duration().as_secs();
+    let at_least_one = |count: u16| NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
+    mqtt::MqttConfig {
+        packet_bytes_max: u32::try_from(settings.max_packet_bytes.bytes()).unwrap_or(u32::MAX),
+        receive_maximum: at_least_one(settings.receive_maximum),
+        in_flight_max: at_least_one(settings.max_inflight),
+        connect_timeout: settings.connect_timeout.duration(),
+        keep_alive_max: settings
+            .max_keep_alive
+            .and_then(|span| NonZeroU16::new(u16::try_from(seconds(span)).unwrap_or(u16::MAX))),
+        session_expiry_max: settings
+            .max_session_expiry
+            .map(|span| u32::try_from(seconds(span)).unwrap_or(u32::MAX)),
+    }
+}
+
+pub(super) fn kafka_config(config: &Config) -> kafka::Config {
+    let settings = &config.kafka;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    kafka::Config {
+        advertised: settings.advertised.as_ref().map(|host| {
+            (host.name().to_owned(), host.port().unwrap_or_else(|| settings.bind.port()))
+        }),
+        auto_create_topics: settings.auto_create,
+        message_bytes_max: size(config.limits.max_message_bytes.bytes()),
+        in_flight_bytes_max: size(config.limits.connection_inflight_bytes.bytes()),
+        session_timeout_min: settings.min_session_timeout.duration(),
+        session_timeout_max: settings.max_session_timeout.duration(),
+        initial_rebalance_delay: settings.initial_rebalance_delay.duration(),
+        ..kafka::Config::default()
+    }
+}
