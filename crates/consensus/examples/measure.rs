@@ -81,9 +81,8 @@ async fn one_at_a_time(group: &GroupHandle) {
         group.propose(payload(128)).await.expect("a reply");
         took.push(started.elapsed());
     }
-    let cpu = (self::cpu() - cpu) / 3000;
     took.sort();
-    println!("one at a time: p50 {:?} p99 {:?}, {cpu:?} CPU each, journal included", took[1500], took[2970]);
+    println!("one at a time: p50 {:?} p99 {:?}, each {}", took[1500], took[2970], cpu.each(3000));
 }
 
 async fn under_load(groups: &[GroupHandle], bytes: usize) {
@@ -101,33 +100,44 @@ async fn under_load(groups: &[GroupHandle], bytes: usize) {
     for reply in replies {
         reply.await.expect("a reply");
     }
-    let (took, cpu) = (started.elapsed(), self::cpu() - cpu);
-    println!(
-        "{} group(s), {bytes} bytes: {:.0} entries/s, {:?} CPU each, journal included",
-        groups.len(),
-        f64::from(entries) / took.as_secs_f64(),
-        cpu / entries
-    );
+    let rate = f64::from(entries) / started.elapsed().as_secs_f64();
+    println!("{} group(s), {bytes} bytes: {rate:.0} entries/s, each {}", groups.len(), cpu.each(entries));
 }
 
 async fn idle() {
     let cpu = cpu();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    println!("idle: {:?} CPU in 20 s with {GROUPS} groups", self::cpu() - cpu);
+    println!("idle for 20 s with {GROUPS} groups: {}", cpu.each(1));
 }
 
 fn payload(bytes: usize) -> Payload {
     Payload { head: Bytes::from_static(b"head"), bodies: vec![Bytes::from(vec![7; bytes])] }
 }
 
-/// CPU time of this process.
-fn cpu() -> Duration {
-    let mut all = Duration::ZERO;
-    for thread in std::fs::read_dir("/proc/self/task").expect("Linux") {
-        let path = thread.expect("a thread").path().join("schedstat");
-        let stat = std::fs::read_to_string(path).unwrap_or_default();
+/// CPU time of this thread, and of all threads.
+fn cpu() -> Cpu {
+    let read = |path: PathBuf| {
+        let stat = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
         let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0);
-        all += Duration::from_nanos(nanos);
+        Duration::from_nanos(nanos)
+    };
+    let threads = std::fs::read_dir("/proc/self/task").expect("Linux");
+    let all = threads.map(|thread| read(thread.expect("a thread").path())).sum();
+    Cpu { here: read("/proc/thread-self".into()), all }
+}
+
+/// CPU time, here and everywhere.
+#[derive(Clone, Copy)]
+struct Cpu {
+    here: Duration,
+    all: Duration,
+}
+
+impl Cpu {
+    /// What each of so many things cost since then.
+    fn each(self, count: u32) -> String {
+        let now = cpu();
+        let (here, all) = ((now.here - self.here) / count, (now.all - self.all) / count);
+        format!("{here:?} CPU on the consensus thread, {all:?} with the journal")
     }
-    all
 }
