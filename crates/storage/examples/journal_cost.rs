@@ -20,6 +20,10 @@ use storage::journal::{
     Completion, Driver, Durability, Entry, EntryKind, Identity, Journal, JournalConfig, Payload,
 };
 
+/// As in the broker.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Size of the file for raw writes, as large as a segment.
 const RAW_FILE: u64 = 64 << 20;
 
