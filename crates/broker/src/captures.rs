@@ -1,11 +1,24 @@
 //! Captures: which topic stores the records of a subject, when it is not the topic of the subject's own name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use model::{Error, ErrorKind, TenantId, TopicName};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use meta::{Expect, MetaError, Resources};
+use model::{Error, ErrorKind, Resource, ResourceError, TenantId, TopicName};
 use parking_lot::RwLock;
+use tokio::sync::oneshot;
+
+use crate::core_thread::Core;
+use crate::topics::{put_text, take_text};
 
 use crate::routing::{Dialect, Embedded, Filter, Level, ManyPlace, ManyTakes};
+
+/// Times that a change is tried again when another topic was faster.
+const RETRIES: usize = 32;
+
+/// Pause before the Meta Service is asked again after it failed.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
 
 /// How capture filters are spelled: canonically, with `+` for one level and `#` for the rest.
 pub(crate) const SPELLING: Dialect = Dialect {
@@ -20,7 +33,80 @@ pub(crate) const SPELLING: Dialect = Dialect {
     hides_dollar: true,
 };
 
-/// The captures of every tenant. Few; read for each subject that a core meets for the first time.
+/// All captures of one tenant: one resource, so that two topics cannot take overlapping subjects at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CaptureTable {
+    tenant: TenantId,
+    topics: Vec<Capturing>,
+}
+
+/// What one topic captures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Capturing {
+    topic: TopicName,
+    filters: Vec<String>,
+}
+
+impl Resource for CaptureTable {
+    const KIND: &'static str = "capture";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> String {
+        self.tenant.as_str().to_owned()
+    }
+
+    fn encode_body(&self, body: &mut BytesMut) {
+        put_text(body, self.tenant.as_str());
+        body.put_u32(self.topics.len() as u32);
+        for capturing in &self.topics {
+            put_text(body, capturing.topic.as_str());
+            body.put_u32(capturing.filters.len() as u32);
+            capturing.filters.iter().for_each(|filter| put_text(body, filter));
+        }
+    }
+
+    fn decode_body(_version: u16, body: &[u8]) -> Result<Self, ResourceError> {
+        const MALFORMED: ResourceError = ResourceError::Malformed { kind: CaptureTable::KIND, field: "body" };
+        let mut input = Bytes::copy_from_slice(body);
+        let mut decode = || {
+            let tenant = TenantId::new(&take_text(&mut input)?).ok()?;
+            let count = input.try_get_u32().ok()?;
+            let mut topics = Vec::new();
+            for _ in 0..count {
+                let topic = TopicName::new(&take_text(&mut input)?).ok()?;
+                let count = input.try_get_u32().ok()?;
+                let mut filters = Vec::new();
+                for _ in 0..count {
+                    filters.push(take_text(&mut input)?);
+                }
+                topics.push(Capturing { topic, filters });
+            }
+            input.is_empty().then_some(Self { tenant, topics })
+        };
+        decode().ok_or(MALFORMED)
+    }
+
+    fn validate(&self) -> Result<(), ResourceError> {
+        const RULE: ResourceError = ResourceError::Invalid {
+            kind: CaptureTable::KIND,
+            field: "filters",
+            rule: "must be canonical filters that do not overlap another topic's",
+        };
+        let mut seen: Vec<(&TopicName, Filter)> = Vec::new();
+        for capturing in &self.topics {
+            for filter in parse(&capturing.filters).map_err(|_| RULE)? {
+                if seen.iter().any(|(topic, other)| **topic != capturing.topic && overlaps(other, &filter)) {
+                    return Err(RULE);
+                }
+                seen.push((&capturing.topic, filter));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The captures of every tenant as this node knows them. Few; read for each subject that a core meets for the first
+/// time.
 #[derive(Default)]
 pub(crate) struct Captures {
     held: RwLock<Vec<Capture>>,
@@ -51,39 +137,102 @@ impl Captures {
         self.held.read().iter().any(|held| held.tenant == *tenant)
     }
 
-    /// Adds the captures of a topic: all of them, or none if one is misspelled or overlaps another topic's.
-    ///
-    /// # Errors
-    /// `Invalid` for a filter that does not parse, `Conflict` for an overlap.
-    pub(crate) fn add(&self, tenant: &TenantId, topic: &TopicName, filters: &[String]) -> Result<(), Error> {
-        if filters.is_empty() {
-            return Ok(());
-        }
-        let filters = parse(filters)?;
+    /// Takes what the Meta Service says of a tenant.
+    fn take(&self, table: &CaptureTable) {
         let mut held = self.held.write();
-        let taken = |filter: &Filter| {
-            held.iter().any(|other| {
-                other.tenant == *tenant && other.topic != *topic && overlaps(&other.filter, filter)
-            })
-        };
-        if filters.iter().any(taken) {
-            return Err(Error::new(ErrorKind::Conflict, "add a capture that overlaps another topic's"));
+        held.retain(|held| held.tenant != table.tenant);
+        for capturing in &table.topics {
+            // What was stored was valid.
+            for filter in parse(&capturing.filters).unwrap_or_default() {
+                let (tenant, topic) = (table.tenant.clone(), capturing.topic.clone());
+                held.push(Capture { tenant, filter, topic });
+            }
         }
-        held.retain(|other| other.tenant != *tenant || other.topic != *topic);
-        held.extend(filters.into_iter().map(|filter| Capture {
-            tenant: tenant.clone(),
-            filter,
-            topic: topic.clone(),
-        }));
         self.generation.fetch_add(1, Ordering::Release);
-        Ok(())
     }
+}
 
-    /// Forgets the captures of a topic.
-    pub(crate) fn remove(&self, tenant: &TenantId, topic: &TopicName) {
-        self.held.write().retain(|held| held.tenant != *tenant || held.topic != *topic);
-        self.generation.fetch_add(1, Ordering::Release);
+/// Declares what a topic captures (nothing: takes its captures back). Durable and known to this node on return.
+///
+/// # Errors
+/// `Invalid` for a filter that does not parse, `Conflict` for one that overlaps another topic's.
+pub(crate) async fn declare(
+    core: &Core,
+    tenant: &TenantId,
+    topic: &TopicName,
+    filters: &[String],
+) -> Result<(), Error> {
+    parse(filters)?;
+    let resources = Resources::new(core.shared().node.meta());
+    for _ in 0..RETRIES {
+        let known = resources.get::<CaptureTable>(tenant.as_str()).await.map_err(unavailable)?;
+        let (mut table, expect) = match known {
+            Some(known) => (known.resource, Expect::Version(known.version)),
+            None => (CaptureTable { tenant: tenant.clone(), topics: Vec::new() }, Expect::Absent),
+        };
+        table.topics.retain(|capturing| capturing.topic != *topic);
+        if !filters.is_empty() {
+            table.topics.push(Capturing { topic: topic.clone(), filters: filters.to_vec() });
+        }
+        table.validate().map_err(|error| Error::with_source(ErrorKind::Conflict, "declare captures", error))?;
+        match resources.put(&table, Some(expect)).await {
+            Ok(_) => {
+                core.shared().captures.take(&table);
+                return Ok(());
+            }
+            Err(MetaError::Conflict { .. }) => {}
+            Err(error) => return Err(unavailable(error)),
+        }
     }
+    Err(Error::new(ErrorKind::Conflict, "declare captures"))
+}
+
+/// Follows the Meta Service for ever, after it has read what is there. `ready` is told when it has.
+pub(crate) async fn follow(core: &Core, ready: oneshot::Sender<Result<(), Error>>) {
+    let mut ready = Some(ready);
+    loop {
+        let outcome = follow_once(core, &mut ready).await;
+        if let Some(ready) = ready.take() {
+            // It failed before it had begun: whoever starts the node hears of it.
+            let _ = ready.send(outcome);
+            return;
+        }
+        if outcome.is_err() {
+            tokio::time::sleep(RESUME_AFTER).await;
+        }
+    }
+}
+
+/// Reads all captures, then takes changes until the watch has to begin anew.
+async fn follow_once(
+    core: &Core,
+    ready: &mut Option<oneshot::Sender<Result<(), Error>>>,
+) -> Result<(), Error> {
+    let resources = Resources::new(core.shared().node.meta());
+    let mut after = String::new();
+    let revision = loop {
+        let page = resources.list::<CaptureTable>("", &after, 100).await.map_err(unavailable)?;
+        page.resources.iter().for_each(|known| core.shared().captures.take(&known.resource));
+        match page.next {
+            Some(next) => after = next,
+            None => break page.revision,
+        }
+    };
+    if let Some(ready) = ready.take() {
+        let _ = ready.send(Ok(()));
+    }
+    let watch = resources.watch::<CaptureTable>(revision);
+    let mut watch = watch.map_err(|error| Error::with_source(ErrorKind::Unavailable, "watch captures", error))?;
+    loop {
+        let Ok((_, changes)) = watch.next().await else { return Ok(()) };
+        for table in changes.into_iter().flatten().filter_map(|change| change.resource) {
+            core.shared().captures.take(&table);
+        }
+    }
+}
+
+fn unavailable(error: MetaError) -> Error {
+    Error::with_source(ErrorKind::Unavailable, "ask the meta service", error)
 }
 
 fn parse(filters: &[String]) -> Result<Vec<Filter>, Error> {

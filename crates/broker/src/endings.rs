@@ -6,15 +6,15 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use model::Error;
+use model::{Error, ErrorKind};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::warn;
 
 use crate::core_thread::Core;
 use crate::node::SessionKey;
 use crate::rows::Place;
-use crate::{lifecycle, sessions, topics};
+use crate::{captures, lifecycle, sessions, topics};
 
 /// Rows that one scan at the start asks for.
 const SCAN_ROWS: usize = 1024;
@@ -58,6 +58,10 @@ impl Core {
     /// Reads what a restart needs: endings of sessions, captures, topics whose removal was interrupted. On one core, before
     /// connections are accepted.
     pub async fn recover(&self) -> Result<(), Error> {
+        let (ready, captures) = oneshot::channel();
+        let follower = self.clone();
+        self.spawn(async move { captures::follow(&follower, ready).await });
+        captures.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "read captures")))?;
         let started = self.started_ms();
         for group in self.rows_handle().groups() {
             let place = Place::Group(group);
@@ -67,11 +71,6 @@ impl Core {
                 }
             })
             .await?;
-            let mut captures = Vec::new();
-            self.each_row(&place, b"c", |_, value| captures.push(value)).await?;
-            for topic in captures.into_iter().filter_map(topics::decode) {
-                self.shared().captures.add(&topic.tenant, &topic.name, &topic.config.captures)?;
-            }
             let mut dropping = Vec::new();
             self.each_row(&place, b"d", |_, value| dropping.push(value)).await?;
             for topic in dropping.into_iter().filter_map(topics::decode) {

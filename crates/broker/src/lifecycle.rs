@@ -9,6 +9,7 @@ use cluster::{Command, Group};
 use model::{EngineKind, Error, ErrorKind, GroupId, ShardId, TenantId, TopicId, TopicName, TopicNumber};
 use storage::Change;
 
+use crate::captures;
 use crate::core_thread::Core;
 use crate::node::Counters;
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
@@ -77,38 +78,38 @@ pub(crate) async fn create(core: &Core, spec: TopicSpec) -> Result<Arc<Topic>, E
     }
     let number = next_number(core, home).await?;
     let topic = planned(core, &spec.tenant, &spec.name, spec.origin, config, (home, number, count));
-    shared.captures.add(&topic.tenant, &topic.name, &topic.config.captures)?;
+    let captures = &topic.config.captures;
+    if !captures.is_empty() {
+        // Before the topic is there, so that no record of a captured subject is stored elsewhere once it is.
+        if core.rows_handle().get(&place, row_key.clone()).await?.is_some() {
+            return Err(Error::new(ErrorKind::AlreadyExists, "create a topic"));
+        }
+        captures::declare(core, &topic.tenant, &topic.name, captures).await?;
+    }
     let value = topics::encode(&topic);
     let name_of_number = topics::home_key(&topic.tenant, topic.name.as_str());
-    let mut writes = vec![
-        RowWrite::Put { key: row_key.clone(), value: value.clone() },
+    let writes = vec![
+        RowWrite::Put { key: row_key.clone(), value },
         RowWrite::Put { key: topics::number_key(b'n', number.0), value: name_of_number },
     ];
-    if !topic.config.captures.is_empty() {
-        writes.push(RowWrite::Put { key: topics::number_key(b'c', number.0), value });
-    }
     match core.rows_handle().transact(&place, vec![Check::Absent { key: row_key }], writes).await {
         Ok(RowsOutcome::Done { .. }) => Ok(shared.directory.insert(Arc::new(topic))),
         Ok(RowsOutcome::Refused) => {
-            forget_captures(core, &topic).await;
+            restore_captures(core, &topic).await?;
             Err(Error::new(ErrorKind::AlreadyExists, "create a topic"))
         }
         Err(error) => Err(error),
     }
 }
 
-/// A topic of that name stands: its captures, not those of the attempt, hold.
-async fn forget_captures(core: &Core, attempt: &Topic) {
-    let captures = &core.shared().captures;
+/// A topic of that name came first: its captures, not those of the attempt, hold.
+async fn restore_captures(core: &Core, attempt: &Topic) -> Result<(), Error> {
     if attempt.config.captures.is_empty() {
-        return;
+        return Ok(());
     }
-    captures.remove(&attempt.tenant, &attempt.name);
-    if let Ok(Some(present)) = find(core, &attempt.tenant, &attempt.name).await {
-        // They were accepted once, and nothing was added since that was not checked against them.
-        let restored = captures.add(&present.tenant, &present.name, &present.config.captures);
-        debug_assert!(restored.is_ok());
-    }
+    let present = find(core, &attempt.tenant, &attempt.name).await?;
+    let captures = present.map_or_else(Vec::new, |topic| topic.config.captures.clone());
+    captures::declare(core, &attempt.tenant, &attempt.name, &captures).await
 }
 
 /// Removes a topic: first its name, then its shards.
@@ -126,7 +127,6 @@ pub(crate) async fn delete(core: &Core, tenant: &TenantId, name: &TopicName) -> 
         let writes = vec![
             RowWrite::Delete { key: key.clone() },
             RowWrite::Delete { key: topics::number_key(b'n', number.0) },
-            RowWrite::Delete { key: topics::number_key(b'c', number.0) },
             // Found at the next start if we do not get to drop all shards.
             RowWrite::Put { key: topics::number_key(b'd', number.0), value: row.value },
         ];
@@ -134,7 +134,9 @@ pub(crate) async fn delete(core: &Core, tenant: &TenantId, name: &TopicName) -> 
         let outcome = core.rows_handle().transact(&place, checks, writes).await?;
         core.shared().directory.remove(&topic);
         if matches!(outcome, RowsOutcome::Done { .. }) {
-            core.shared().captures.remove(tenant, name);
+            if !topic.config.captures.is_empty() {
+                captures::declare(core, tenant, name, &[]).await?;
+            }
             return drop_shards(core, &topic).await;
         }
     }

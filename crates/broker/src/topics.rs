@@ -3,7 +3,6 @@
 //! ```text
 //! t <tenant> 00 <name>   -> the topic                 (in the home group: hash of tenant and name)
 //! n <number u32>         -> <tenant> 00 <name>        (in the home group)
-//! c <number u32>         -> the topic                 (if it captures subjects)
 //! d <number u32>         -> the topic                 (its shards are being dropped)
 //! #                      -> next topic number u32     (in every group)
 //! ```

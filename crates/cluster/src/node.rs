@@ -126,7 +126,7 @@ pub struct Outside {
 /// An open node. Shared by all threads.
 pub struct Node {
     identity: StoredIdentity,
-    meta: ReplicatedMeta,
+    meta: Arc<ReplicatedMeta>,
     groups: Vec<Group>,
     journal: Arc<Journal>,
     consensus: Groups,
@@ -170,7 +170,7 @@ impl Node {
         janitor.watch_meta(meta.group().clone());
         let mut node = Node {
             identity,
-            meta,
+            meta: Arc::new(meta),
             groups: Vec::new(),
             journal,
             consensus,
@@ -204,8 +204,8 @@ impl Node {
     }
 
     /// What is small and cluster-wide.
-    pub fn meta(&self) -> &dyn MetaStore {
-        &self.meta
+    pub fn meta(&self) -> Arc<dyn MetaStore> {
+        Arc::clone(&self.meta) as Arc<dyn MetaStore>
     }
 
     /// The data groups, by number.
