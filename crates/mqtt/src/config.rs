@@ -1,0 +1,38 @@
+//! Limits of the front. Plain data: the server's configuration maps onto it.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+/// Limits of the MQTT front.
+#[derive(Debug, Clone)]
+pub struct MqttConfig {
+    /// Largest packet that a client may send, in bytes, fixed header included. Told to 5.0 clients; a larger packet is
+    /// refused from its header [MQTT-3.2.2-15].
+    pub packet_bytes_max: u32,
+    /// Publications of QoS 1 and 2 that a client may have unacknowledged towards us. Told to 5.0 clients and held
+    /// against them; older clients are slowed by not reading instead.
+    pub receive_maximum: NonZeroU16,
+    /// Publications of QoS 1 and 2 that we have unacknowledged towards a client. A 5.0 client may ask for fewer.
+    pub in_flight_max: NonZeroU16,
+    /// How long a new connection may take until its CONNECT is complete.
+    pub connect_timeout: Duration,
+    /// The longest keep alive, in seconds. A 5.0 client that asks for more, or for none, is given this one and told;
+    /// older clients, which cannot be told, keep their own. `None`: whatever a client asks for.
+    pub keep_alive_max: Option<NonZeroU16>,
+    /// The longest time, in seconds, for which a session outlives its connection; a client that asks for more is told.
+    /// `None`: for ever, if a client asks for that.
+    pub session_expiry_max: Option<u32>,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 9 << 20,
+            receive_maximum: const { NonZeroU16::new(1024).expect("not zero") },
+            in_flight_max: const { NonZeroU16::new(1024).expect("not zero") },
+            connect_timeout: Duration::from_secs(10),
+            keep_alive_max: None,
+            session_expiry_max: None,
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! A client that is connected: what its packets change, what it is told, and how it leaves. Hot path.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker::{Broker, Keep, Place, SessionLease};
+use model::ErrorKind;
+use net::Turn;
+use tracing::{debug, warn};
+use wire::mqtt::{
+    Ack, AckKind, Disconnect, Exchange, Packet, Peer, Properties, ReasonCode, Version, encode_ack,
+    encode_pingresp,
+};
+
+use crate::error::{disconnect_reason, publish_reason};
+use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
+use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
+use crate::outgoing::{Link, Outgoing};
+use crate::saver::{Saver, Waiting};
+use crate::session::Shared;
+use crate::state::{State, StoredWill};
+use crate::will::Will;
+
+/// Bytes that a client may have in flight towards the log before its socket is no longer read.
+const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
+/// Bound: answers that wait for the session's state to be durable before the socket is no longer read.
+const WAITING_MAX: usize = 256;
+
+/// An accepted connection.
+pub(crate) struct Connection<B: Broker> {
+    pub(crate) shared: Rc<Shared<B>>,
+    pub(crate) inbox: Rc<Inbox>,
+    pub(crate) client: Arc<str>,
+    pub(crate) peer: Peer,
+    /// Exchanges that we may have in flight towards the client.
+    pub(crate) limit: u16,
+    /// Silence that the client is allowed; zero: any.
+    pub(crate) silence_max: Duration,
+    pub(crate) heard: Instant,
+    /// Seconds for which the session outlives the connection.
+    pub(crate) expiry: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) lease: SessionLease,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) incoming: Option<Box<Incoming>>,
+    pub(crate) outgoing: Option<Box<Outgoing>>,
+    pub(crate) saver: Saver,
+}
+
+/// Why a connection has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Close {
+    /// What a 5.0 client is told.
+    tell: Option<ReasonCode>,
+    publishes_will: bool,
+}
+
+impl Close {
+    /// The client did something wrong, or we cannot go on.
+    pub(crate) const fn fault(reason: ReasonCode) -> Self {
+        Self { tell: Some(reason), publishes_will: true }
+    }
+
+    /// The client said good-bye.
+    pub(crate) const fn by_client(publishes_will: bool) -> Self {
+        Self { tell: None, publishes_will }
+    }
+
+    pub(crate) fn publishes_will(self) -> bool {
+        self.publishes_will
+    }
+}
+
+/// How long a session with this expiry interval is kept.
+pub(crate) fn keep_of(expiry: u32) -> Keep {
+    match expiry {
+        u32::MAX => Keep::Forever,
+        seconds => Keep::For(u64::from(seconds) * 1000),
+    }
+}
+
+impl<B: Broker> Connection<B> {
+    // What comes in.
+
+    /// Bytes came: the client is there [MQTT-3.1.2-22].
+    #[inline]
+    pub(crate) fn hear(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    #[inline]
+    pub(crate) fn handle_packet(&mut self, packet: &Packet<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(publish, turn),
+            Packet::Puback(ack) => self.handle_puback(ack, turn),
+            Packet::Pubrec(ack) => self.handle_pubrec(ack, turn),
+            Packet::Pubrel(ack) => self.handle_pubrel(ack, turn),
+            Packet::Pubcomp(ack) => self.handle_pubcomp(ack, turn),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, turn),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe, turn),
+            Packet::Pingreq => {
+                encode_pingresp(turn.output.buffer());
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.handle_disconnect(disconnect),
+            // Re-authentication needs a method in CONNECT, and those are refused [MQTT-4.12.0-7]. The others
+            // are a server's, or CONNECT again: the decoder does not let them through.
+            Packet::Auth(_)
+            | Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => Err(Close::fault(ReasonCode::ProtocolError)),
+        }
+    }
+
+    pub(crate) fn handle_told(&mut self, told: Told, turn: &mut Turn<'_>) -> Result<(), Close> {
+        match told {
+            Told::Decided(published) => {
+                if let Some(incoming) = &mut self.incoming
+                    && !published.tickets.is_empty()
+                {
+                    incoming.acks.decide(&published);
+                    return self.send_acks(turn);
+                }
+            }
+            Told::Delivery(delivery) => {
+                self.with_outgoing(turn, |outgoing, link| outgoing.take(delivery, link));
+            }
+            Told::TakenOver => return Err(Close::fault(ReasonCode::SessionTakenOver)),
+            Told::Saved(saved) => return self.handle_saved(saved, turn),
+            Told::Released(released) => return self.handle_released(released, turn),
+            Told::CaughtUp => self.with_outgoing(turn, |outgoing, link| outgoing.caught_up(link)),
+            Told::Retained(page) => {
+                self.with_outgoing(turn, |outgoing, link| outgoing.retained_read(*page, link));
+            }
+            Told::Loaded(Ok(loaded)) => {
+                self.with_outgoing(turn, |outgoing, link| outgoing.loaded(loaded, link));
+            }
+            Told::Loaded(Err(kind)) => return Err(Close::fault(disconnect_reason(kind))),
+            // Only a connection that is not accepted yet waits for this.
+            Told::Claimed(_) => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handle_deadline(&mut self, turn: &mut Turn<'_>) -> Result<(), Close> {
+        if self.silence_max.is_zero() || turn.now < self.heard + self.silence_max {
+            return Ok(());
+        }
+        if !self.wants_input() {
+            // We do not listen: the silence is ours.
+            self.heard = turn.now;
+            return Ok(());
+        }
+        debug!(client = %self.client, "keep alive timeout");
+        Err(Close::fault(ReasonCode::KeepAliveTimeout))
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let silence = (!self.silence_max.is_zero()).then(|| self.heard + self.silence_max);
+        match (silence, self.saver.deadline()) {
+            (Some(silence), Some(saving)) => Some(silence.min(saving)),
+            (silence, saving) => silence.or(saving),
+        }
+    }
+
+    pub(crate) fn wants_input(&self) -> bool {
+        self.incoming.as_ref().is_none_or(|incoming| {
+            incoming.publisher.in_flight_bytes() <= IN_FLIGHT_BYTES_MAX
+                && incoming.releasing.next.len() <= usize::from(u16::MAX)
+        }) && self.saver.backlog() <= WAITING_MAX + usize::from(self.limit)
+    }
+
+    // What handlers share.
+
+    /// Whether the session outlives the connection.
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.expiry != 0
+    }
+
+    pub(crate) fn is_v5(&self) -> bool {
+        self.peer.version == Version::V5
+    }
+
+    pub(crate) fn incoming(&mut self) -> &mut Incoming {
+        let (shared, inbox) = (&self.shared, &self.inbox);
+        self.incoming.get_or_insert_with(|| {
+            let sink = Rc::new(InboxSink(Rc::clone(inbox)));
+            Box::new(Incoming::new(shared.broker.publisher(&shared.tenant, sink)))
+        })
+    }
+
+    /// The deliveries with what they need of the connection; nothing if nothing was ever subscribed.
+    #[inline]
+    pub(crate) fn with_outgoing(
+        &mut self,
+        turn: &mut Turn<'_>,
+        work: impl FnOnce(&mut Outgoing, &mut Link<'_, B>),
+    ) {
+        let persistent = self.is_persistent();
+        let Some(outgoing) = &mut self.outgoing else { return };
+        let mut link = Link {
+            shared: &self.shared,
+            inbox: &self.inbox,
+            saver: &mut self.saver,
+            output: turn.output,
+            peer: self.peer,
+            client: &self.client,
+            limit: usize::from(self.limit),
+            persistent,
+            now: turn.now,
+        };
+        work(outgoing, &mut link);
+    }
+
+    /// Sends the acknowledgements whose turn has come.
+    #[inline]
+    pub(crate) fn send_acks(&mut self, turn: &mut Turn<'_>) -> Result<(), Close> {
+        let Some(incoming) = &mut self.incoming else { return Ok(()) };
+        while let Some(owed) = incoming.acks.next() {
+            let kind = match owed.of {
+                AckOf::Qos1 => AckKind::Puback,
+                AckOf::Qos2 => AckKind::Pubrec,
+            };
+            let result = owed.result.unwrap_or(Ok(()));
+            if owed.of == AckOf::Qos2 && incoming.received.get(&owed.id.get()) == Some(&Received::Undecided) {
+                match result {
+                    Ok(()) => incoming.received.insert(owed.id.get(), Received::Stored(None)),
+                    Err(_) => incoming.received.remove(&owed.id.get()),
+                };
+            }
+            match result {
+                Ok(()) => encode_ack(kind, owed.id, turn.output.buffer()),
+                Err(error) => {
+                    warn!(client = %self.client, err = %error, "a publication was not stored");
+                    let reason = publish_reason(error);
+                    // An older client can only be told by closing: it sends the message again.
+                    if self.peer.version != Version::V5 {
+                        return Err(Close::fault(reason));
+                    }
+                    let ack = Ack { packet_id: owed.id, reason, properties: Properties::EMPTY };
+                    // An acknowledgement of five bytes fits every client.
+                    let _ = ack.encode(kind, turn.output.buffer(), &self.peer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_saved(&mut self, saved: Result<(), ErrorKind>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        let covered = self.saver.finish();
+        if let Err(kind) = saved {
+            warn!(client = %self.client, err = %kind, "the session could not be stored");
+            return Err(Close::fault(disconnect_reason(kind)));
+        }
+        for waiting in covered {
+            match waiting {
+                Waiting::Publish(id) => {
+                    self.with_outgoing(turn, |outgoing, link| outgoing.send_held(id, link));
+                }
+                Waiting::Release(id) => {
+                    self.with_outgoing(turn, |outgoing, link| outgoing.release(id, link));
+                }
+                answer @ (Waiting::Suback { .. } | Waiting::Unsuback { .. }) => self.answer(answer, turn),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers SUBSCRIBE or UNSUBSCRIBE: at once, or when the session that it changed is durable.
+    pub(crate) fn answer_durably(&mut self, answer: Waiting, turn: &mut Turn<'_>) {
+        match self.is_persistent() {
+            true => self.saver.wait(answer),
+            false => self.answer(answer, turn),
+        }
+    }
+
+    fn answer(&mut self, answer: Waiting, turn: &mut Turn<'_>) {
+        match answer {
+            Waiting::Suback { packet_id, codes, jobs } => {
+                let exchange = Exchange { packet_id, properties: Properties::EMPTY };
+                let encoded = exchange.encode_suback(&codes, turn.output.buffer(), &self.peer);
+                self.note_unsayable(encoded.is_err());
+                self.with_outgoing(turn, |outgoing, link| outgoing.send_retained(jobs, link));
+            }
+            Waiting::Unsuback { packet_id, codes } => {
+                let exchange = Exchange { packet_id, properties: Properties::EMPTY };
+                let encoded = exchange.encode_unsuback(&codes, turn.output.buffer(), &self.peer);
+                self.note_unsayable(encoded.is_err());
+            }
+            Waiting::Publish(_) | Waiting::Release(_) => {}
+        }
+    }
+
+    fn note_unsayable(&self, unsayable: bool) {
+        if unsayable {
+            debug!(client = %self.client, "an answer is larger than the client accepts");
+        }
+    }
+
+    /// The rows of released packet identifiers are gone: they may be used again.
+    fn handle_released(&mut self, released: Result<(), ErrorKind>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        let Some(incoming) = &mut self.incoming else { return Ok(()) };
+        let ids = std::mem::take(&mut incoming.releasing.under_way);
+        if let Err(kind) = released {
+            warn!(client = %self.client, err = %kind, "packet identifiers could not be released");
+            return Err(Close::fault(disconnect_reason(kind)));
+        }
+        for id in ids {
+            incoming.received.remove(&id.get());
+            encode_ack(AckKind::Pubcomp, id, turn.output.buffer());
+        }
+        Ok(())
+    }
+
+    // What is written.
+
+    /// The end of a call: begins the writes that became due.
+    #[inline]
+    pub(crate) fn finish(&mut self, turn: &mut Turn<'_>) {
+        if self.saver.begin(turn.now) {
+            let saved = self.lease.save(self.state(StoredWill::None).encode(), keep_of(self.expiry));
+            let inbox = Rc::clone(&self.inbox);
+            self.shared.spawn(async move {
+                inbox.post(Told::Saved(saved.await.map_err(|error| error.kind())));
+            });
+        }
+        self.begin_release();
+    }
+
+    fn begin_release(&mut self) {
+        let Some(incoming) = &mut self.incoming else { return };
+        let releasing = &mut incoming.releasing;
+        if releasing.next.is_empty() || !releasing.under_way.is_empty() {
+            return;
+        }
+        let ids = std::mem::take(&mut releasing.next);
+        releasing.under_way = ids.iter().map(|(id, _)| *id).collect();
+        let (rows, keys) = (self.shared.broker.rows(), ReceivedRows::of(self.incarnation));
+        let mut transactions = Vec::new();
+        for group in rows.groups() {
+            let here = ids.iter().filter(|(_, known)| known.is_none_or(|known| known == group));
+            let writes: Vec<_> = here.map(|(id, _)| keys.delete(*id)).collect();
+            if !writes.is_empty() {
+                transactions.push(rows.submit(&Place::Group(group), Vec::new(), writes));
+            }
+        }
+        let inbox = Rc::clone(&self.inbox);
+        self.shared.spawn(async move {
+            let mut released = Ok(());
+            for transaction in transactions {
+                if let Err(error) = transaction.await {
+                    released = Err(error.kind());
+                }
+            }
+            inbox.post(Told::Released(released));
+        });
+    }
+
+    /// The session as it would come back.
+    fn state(&self, will: StoredWill) -> State {
+        let mut state = State { incarnation: self.incarnation, will, ..State::default() };
+        if let Some(outgoing) = &self.outgoing {
+            outgoing.describe(&mut state);
+        }
+        state
+    }
+
+    // The end.
+
+    /// Tells a 5.0 client why.
+    pub(crate) fn say_good_bye(&self, close: Close, turn: &mut Turn<'_>) {
+        if let Some(reason) = close.tell
+            && self.is_v5()
+        {
+            let disconnect = Disconnect { reason, properties: Properties::EMPTY };
+            // A DISCONNECT of three bytes fits every client.
+            let _ = disconnect.encode(turn.output.buffer(), &self.peer);
+        }
+    }
+
+    /// Publishes the will if there is one, and gives the session up.
+    pub(crate) fn leave(mut self, publishes_will: bool) {
+        self.shared.metrics.connections.subtract(1);
+        let will = self.will.take().filter(|_| publishes_will);
+        let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
+        let state = self.is_persistent().then(|| self.state(will).encode());
+        let farewell = Farewell { lease: self.lease, state, keep: keep_of(self.expiry) };
+        // A publication of QoS 2 whose fate is open: the session is given up when its identifier is known.
+        let pushed = match &self.incoming {
+            Some(incoming) if self.expiry != 0 && incoming.has_undecided_qos2() => incoming.pushed,
+            Some(_) | None => 0,
+        };
+        self.inbox.depart(pushed, farewell);
+    }
+
+    /// At once, or when its delay is over, but not later than the session [MQTT-3.1.3-9].
+    fn publish_will(&self, will: Will) -> StoredWill {
+        let delay = will.delay.min(self.expiry);
+        if delay == 0 {
+            let mut publisher = self.shared.broker.publisher(&self.shared.tenant, Rc::new(Nobody));
+            will.publish(&self.shared, &mut publisher);
+            return StoredWill::None;
+        }
+        if self.inbox.is_wanted() {
+            return will.stored_inline();
+        }
+        will.publish_later(&self.shared, &self.client, delay)
+    }
+}

@@ -1,0 +1,316 @@
+//! CONNECT (section 3.1), in two steps: what the packet wants, then what the session registry answers.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::{Broker, Place, SessionLease};
+use bytes::Bytes;
+use model::Error;
+use net::Turn;
+use tracing::warn;
+use wire::mqtt::{Connack, Connect, Peer, Properties, PropertiesBuf, Property, ReasonCode, Version};
+
+use crate::connection::{Connection, keep_of};
+use crate::inbox::{Farewell, Inbox, InboxSink, Told};
+use crate::incoming::{Received, ReceivedRows};
+use crate::outgoing::Outgoing;
+use crate::saver::Saver;
+use crate::session::Shared;
+use crate::state::State;
+use crate::will::{self, Will};
+
+/// Rows that one scan asks for.
+const SCAN_ROWS: usize = 1024;
+
+/// What a CONNECT wants.
+pub(crate) struct Opening {
+    peer: Peer,
+    client: Arc<str>,
+    /// We chose the client identifier.
+    is_assigned: bool,
+    clean_start: bool,
+    /// Seconds; 0 is for ever.
+    keep_alive: u16,
+    is_keep_alive_ours: bool,
+    /// Seconds for which the session outlives the connection.
+    expiry: u32,
+    is_expiry_ours: bool,
+    limit: u16,
+    will: Option<Box<Will>>,
+}
+
+/// A session that is ours.
+pub(crate) struct Claimed {
+    lease: SessionLease,
+    incarnation: u64,
+    /// The session that comes back.
+    state: Option<State>,
+    received: BTreeMap<u16, Received>,
+}
+
+impl Opening {
+    /// Checks and translates a CONNECT.
+    pub(crate) fn of<B: Broker>(shared: &Shared<B>, packet: &Connect<'_>) -> Result<Self, ReasonCode> {
+        let (config, properties) = (&shared.config, &packet.properties);
+        if properties.authentication_method().is_some() {
+            return Err(ReasonCode::BadAuthenticationMethod);
+        }
+        let is_v5 = packet.version == Version::V5;
+        let is_assigned = packet.client_id.is_empty();
+        let client = match is_assigned {
+            true => format!("auto-{:016x}{:016x}", shared.broker.random(), shared.broker.random()).into(),
+            false => packet.client_id.into(),
+        };
+        let wanted = match (is_v5, packet.clean_start) {
+            (true, _) => properties.session_expiry_interval().unwrap_or(0),
+            (false, true) => 0,
+            (false, false) => u32::MAX,
+        };
+        let expiry = wanted.min(config.session_expiry_max.unwrap_or(u32::MAX));
+        let keep_alive = match config.keep_alive_max.map(NonZeroU16::get) {
+            Some(most) if is_v5 && (packet.keep_alive == 0 || packet.keep_alive > most) => most,
+            Some(_) | None => packet.keep_alive,
+        };
+        let receive_maximum = properties.receive_maximum().unwrap_or(NonZeroU16::MAX);
+        let will = match &packet.will {
+            Some(will) => Some(Box::new(Will::of(will).ok_or(ReasonCode::PacketTooLarge)?)),
+            None => None,
+        };
+        let peer = Peer {
+            version: packet.version,
+            packet_size_max: properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get),
+            problem_information: properties.request_problem_information().unwrap_or(true),
+        };
+        Ok(Self {
+            peer,
+            client,
+            is_assigned,
+            clean_start: packet.clean_start,
+            keep_alive,
+            is_keep_alive_ours: keep_alive != packet.keep_alive,
+            expiry,
+            is_expiry_ours: expiry != wanted,
+            limit: receive_maximum.min(config.in_flight_max).get(),
+            will,
+        })
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.peer.version
+    }
+
+    /// Makes the connection the owner of its session; what comes of it is told to the inbox.
+    pub(crate) fn claim<B: Broker>(&self, shared: &Rc<Shared<B>>, inbox: &Rc<Inbox>) {
+        let (task, inbox) = (Rc::clone(shared), Rc::clone(inbox));
+        let (client, clean_start, expiry) = (Arc::clone(&self.client), self.clean_start, self.expiry);
+        shared.spawn(async move {
+            let claimed = claim(&task, &inbox, &client, (clean_start, expiry)).await;
+            match claimed {
+                // The client did not wait for its answer.
+                Ok(claimed) if inbox.is_closed() => claimed.abandon(&inbox, expiry),
+                Ok(claimed) => inbox.post(Told::Claimed(Box::new(Ok(claimed)))),
+                Err(error) => {
+                    warn!(client = %client, err = %error, "a session could not be claimed");
+                    inbox.post(Told::Claimed(Box::new(Err(error.kind()))));
+                }
+            }
+        });
+    }
+}
+
+impl Claimed {
+    fn abandon(self, inbox: &Inbox, expiry: u32) {
+        let state = self.state.unwrap_or(State { incarnation: self.incarnation, ..State::default() });
+        let state = (expiry != 0).then(|| state.encode());
+        inbox.depart(0, Farewell { lease: self.lease, state, keep: keep_of(expiry) });
+    }
+}
+
+/// `how`: Clean Start, and the session expiry interval.
+async fn claim<B: Broker>(
+    shared: &Rc<Shared<B>>,
+    inbox: &Rc<Inbox>,
+    client: &str,
+    how: (bool, u32),
+) -> Result<Claimed, Error> {
+    let (clean_start, expiry) = how;
+    let sink = Rc::new(InboxSink(Rc::clone(inbox)));
+    let mut lease = shared.broker.claim_session(&shared.tenant, client, sink).await?;
+    let stored = lease.state.take();
+    let was_stored = stored.is_some();
+    let state = stored.filter(|bytes| !bytes.is_empty()).and_then(|bytes| {
+        let state = State::decode(bytes);
+        if state.is_none() {
+            warn!(client, "a stored session cannot be read; it begins anew");
+        }
+        state
+    });
+    match state {
+        Some(state) if !clean_start => resume(shared, lease, state, expiry).await,
+        old => {
+            if let Some(old) = old {
+                forget(shared, old).await;
+            }
+            let incarnation = shared.broker.random();
+            let state = State { incarnation, ..State::default() };
+            // What was stored must not come back after a crash; what is to last must be there.
+            if expiry != 0 {
+                lease.save(state.encode(), keep_of(expiry)).await?;
+            } else if was_stored {
+                lease.save(Bytes::new(), keep_of(0)).await?;
+            }
+            Ok(Claimed { lease, incarnation, state: None, received: BTreeMap::new() })
+        }
+    }
+}
+
+async fn resume<B: Broker>(
+    shared: &Rc<Shared<B>>,
+    lease: SessionLease,
+    mut state: State,
+    expiry: u32,
+) -> Result<Claimed, Error> {
+    will::settle(shared, std::mem::take(&mut state.will), false).await;
+    let received = received(shared, state.incarnation).await?;
+    match expiry {
+        // It ends with this connection, also by a crash.
+        0 => lease.save(Bytes::new(), keep_of(0)).await?,
+        // Its time counts from the end of this connection on.
+        seconds if seconds != u32::MAX => lease.save(state.encode(), keep_of(expiry)).await?,
+        _ => {}
+    }
+    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received })
+}
+
+/// Packet identifiers of QoS 2 publications that were stored and not released, from all groups [MQTT-4.3.3-10].
+async fn received<B: Broker>(
+    shared: &Rc<Shared<B>>,
+    incarnation: u64,
+) -> Result<BTreeMap<u16, Received>, Error> {
+    let (rows, keys) = (shared.broker.rows(), ReceivedRows::of(incarnation));
+    let mut received = BTreeMap::new();
+    for group in rows.groups() {
+        let mut from = Bytes::new();
+        loop {
+            let page = rows.scan(&Place::Group(group), keys.prefix(), from, SCAN_ROWS).await?;
+            let ids = page.iter().filter_map(|row| ReceivedRows::id_of(&row.key));
+            received.extend(ids.map(|id| (id.get(), Received::Stored(Some(group)))));
+            match page.last() {
+                Some(last) if page.len() == SCAN_ROWS => from = [&last.key[..], &[0]].concat().into(),
+                Some(_) | None => break,
+            }
+        }
+    }
+    Ok(received)
+}
+
+/// The session ends [MQTT-3.1.2-4]: its will is due, and its packet identifiers mean nothing any more.
+async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State) {
+    will::settle(shared, old.will, true).await;
+    let task = Rc::clone(shared);
+    let incarnation = old.incarnation;
+    shared.spawn(async move {
+        let Ok(received) = received(&task, incarnation).await else { return };
+        let (rows, keys) = (task.broker.rows(), ReceivedRows::of(incarnation));
+        for (id, received) in received {
+            let (Some(id), Received::Stored(Some(group))) = (NonZeroU16::new(id), received) else { continue };
+            // Left over if this fails: no later session asks for it.
+            let _ = rows.transact(&Place::Group(group), Vec::new(), vec![keys.delete(id)]).await;
+        }
+    });
+}
+
+/// The session is ours: answers CONNECT, and goes on with a session that comes back.
+pub(crate) fn accept<B: Broker>(
+    opening: Opening,
+    claimed: Claimed,
+    parts: (Rc<Shared<B>>, Rc<Inbox>),
+    turn: &mut Turn<'_>,
+) -> Box<Connection<B>> {
+    let (shared, inbox) = parts;
+    answer(&opening, claimed.state.is_some(), &shared, turn);
+    shared.metrics.connects_accepted.add(1);
+    shared.metrics.connections.add(1);
+    let mut connection = Box::new(Connection {
+        client: opening.client,
+        peer: opening.peer,
+        limit: opening.limit,
+        // One and a half times the keep alive [MQTT-3.1.2-22].
+        silence_max: Duration::from_millis(u64::from(opening.keep_alive) * 1500),
+        heard: turn.now,
+        expiry: opening.expiry,
+        incarnation: claimed.incarnation,
+        lease: claimed.lease,
+        will: opening.will,
+        incoming: None,
+        outgoing: None,
+        saver: Saver::default(),
+        shared,
+        inbox,
+    });
+    if !claimed.received.is_empty() {
+        connection.incoming().received = claimed.received;
+    }
+    if let Some(state) = claimed.state.filter(|state| state.cursor.is_some()) {
+        let (broker, tenant) = (&connection.shared.broker, &connection.shared.tenant);
+        let sink = Rc::new(InboxSink(Rc::clone(&connection.inbox)));
+        let outgoing = Outgoing::restored(broker.subscriber(tenant, sink), &state);
+        connection.outgoing = Some(Box::new(outgoing));
+        connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
+    }
+    connection
+}
+
+fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, turn: &mut Turn<'_>) {
+    let config = &shared.config;
+    let mut properties = PropertiesBuf::new();
+    if opening.peer.version == Version::V5 {
+        let told = [
+            opening.is_expiry_ours.then_some(Property::SessionExpiryInterval(opening.expiry)),
+            Some(Property::ReceiveMaximum(config.receive_maximum)),
+            NonZeroU32::new(config.packet_bytes_max).map(Property::MaximumPacketSize),
+            opening.is_assigned.then_some(Property::AssignedClientIdentifier(&opening.client)),
+            Some(Property::SharedSubscriptionAvailable(false)),
+            opening.is_keep_alive_ours.then_some(Property::ServerKeepAlive(opening.keep_alive)),
+        ];
+        for property in told.into_iter().flatten() {
+            // Each is far below what a property can hold.
+            let _ = properties.push(property);
+        }
+    }
+    let connack =
+        Connack { session_present: is_present, reason: ReasonCode::Success, properties: properties.view() };
+    if connack.encode(turn.output.buffer(), &opening.peer).is_err() {
+        // A client whose maximum is below the shortest CONNACK cannot be told anything.
+        turn.close();
+    }
+}
+
+/// Answers a CONNECT that is not accepted.
+pub(crate) fn refuse(version: Version, reason: ReasonCode, turn: &mut Turn<'_>) {
+    let connack = Connack { session_present: false, reason, properties: Properties::EMPTY };
+    // An older version without a return code for this reason is only closed.
+    let _ = connack.encode(turn.output.buffer(), &Peer::new(version));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::connect_reason;
+    use model::ErrorKind;
+
+    #[test]
+    fn mqtt_3_2_2_6_a_refusal_never_says_that_there_is_a_session() {
+        for version in [Version::V31, Version::V311, Version::V5] {
+            let (mut output, mut closing) = (net::Output::new(), false);
+            let mut turn = Turn::new(std::time::Instant::now(), &mut output, &mut closing);
+            refuse(version, connect_reason(ErrorKind::Unavailable), &mut turn);
+            let bytes = output.take();
+            assert_eq!(bytes[2], 0);
+            assert_eq!(bytes[3], if version == Version::V5 { 0x88 } else { 3 });
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! One file for each packet that a client sends.
+
+pub(crate) mod connect;
+mod disconnect;
+mod puback;
+mod pubcomp;
+mod publish;
+mod pubrec;
+mod pubrel;
+mod subscribe;
+mod unsubscribe;

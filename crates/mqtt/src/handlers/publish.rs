@@ -1,0 +1,118 @@
+//! PUBLISH from a client (section 3.3). Hot path: decoded in the read buffer, copied once, into the core's open batch.
+
+use broker::{Broker, RowWrite};
+use net::Turn;
+use wire::mqtt::{Delivery, Publish, Qos, ReasonCode};
+
+use crate::connection::{Close, Connection};
+use crate::convert::Inbound;
+use crate::incoming::{AckOf, Received, ReceivedRows};
+use crate::metrics::DropReason;
+use crate::subscription::subject_of;
+
+impl<B: Broker> Connection<B> {
+    #[inline]
+    pub(crate) fn handle_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        if publish.properties.topic_alias().is_some() {
+            return Err(Close::fault(ReasonCode::TopicAliasInvalid));
+        }
+        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        let subject = subject_of(publish.topic);
+        match publish.delivery {
+            Delivery::AtMostOnce => {
+                if self.push(publish, &subject, &[]).is_err() {
+                    self.shared.metrics.drop_one(DropReason::Refused);
+                }
+                Ok(())
+            }
+            Delivery::AtLeastOnce { id, .. } => {
+                self.check_quota()?;
+                let pushed = self.push(publish, &subject, &[]);
+                self.note_pushed(id, AckOf::Qos1, pushed, turn)
+            }
+            Delivery::ExactlyOnce { id, .. } => {
+                if self.is_known(id, turn)? {
+                    return Ok(());
+                }
+                self.check_quota()?;
+                let row = self.is_persistent().then(|| ReceivedRows::of(self.incarnation).put(id));
+                let pushed = self.push(publish, &subject, row.as_slice());
+                if pushed.is_ok() {
+                    self.incoming().received.insert(id.get(), Received::Undecided);
+                }
+                self.note_pushed(id, AckOf::Qos2, pushed, turn)
+            }
+        }
+    }
+
+    /// Hands the message to the log. Answers the ticket of an acknowledged one.
+    #[inline]
+    fn push(
+        &mut self,
+        publish: &Publish<'_>,
+        subject: &str,
+        rows: &[RowWrite],
+    ) -> Result<Option<u64>, model::ErrorKind> {
+        let is_marked = self.outgoing.as_ref().is_some_and(|outgoing| outgoing.marks_publisher(subject));
+        let client = is_marked.then(|| self.client.clone());
+        let inbound =
+            Inbound { publish, subject, qos: publish.delivery.qos(), publisher: client.as_deref(), rows };
+        let shared = self.shared.clone();
+        let incoming = self.incoming();
+        inbound.with_message(|| shared.broker.wall_ms(), |message| incoming.publisher.push(message))
+    }
+
+    /// A 5.0 client must hold to our Receive Maximum [MQTT-3.3.4-7]. Older ones were not told: they are slowed by
+    /// not reading.
+    #[inline]
+    fn check_quota(&self) -> Result<(), Close> {
+        let unacknowledged = self.incoming.as_ref().map_or(0, |incoming| incoming.unacknowledged());
+        if self.is_v5() && unacknowledged >= usize::from(self.shared.config.receive_maximum.get()) {
+            return Err(Close::fault(ReasonCode::ReceiveMaximumExceeded));
+        }
+        Ok(())
+    }
+
+    /// Whether a QoS 2 publication is one that we have: it is acknowledged again and not stored again
+    /// [MQTT-4.3.3-10].
+    fn is_known(&mut self, id: std::num::NonZeroU16, turn: &mut Turn<'_>) -> Result<bool, Close> {
+        let Some(incoming) = &mut self.incoming else { return Ok(false) };
+        match incoming.received.get(&id.get()) {
+            None => Ok(false),
+            // Its PUBREC comes when it is decided.
+            Some(Received::Undecided) => Ok(true),
+            Some(Received::Stored(_) | Received::Releasing) => {
+                incoming.acks.push_decided(id, AckOf::Qos2, Ok(()), incoming.pushed);
+                self.send_acks(turn)?;
+                Ok(true)
+            }
+        }
+    }
+
+    #[inline]
+    fn note_pushed(
+        &mut self,
+        id: std::num::NonZeroU16,
+        of: AckOf,
+        pushed: Result<Option<u64>, model::ErrorKind>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Close> {
+        let incoming = self.incoming();
+        match pushed {
+            Ok(Some(ticket)) => {
+                debug_assert_eq!(ticket, incoming.pushed);
+                incoming.pushed = ticket + 1;
+                incoming.acks.push(id, of, ticket);
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(kind) => {
+                incoming.acks.push_decided(id, of, Err(kind), incoming.pushed);
+                self.send_acks(turn)
+            }
+        }
+    }
+}
+
+/// QoS of a publication as an index.
+const _: () = assert!(Qos::ExactlyOnce as usize == 2);

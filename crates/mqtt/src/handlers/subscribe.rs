@@ -1,0 +1,78 @@
+//! SUBSCRIBE (section 3.8).
+
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+use broker::Broker;
+use net::Turn;
+use wire::mqtt::{Qos, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, TopicFilter};
+
+use crate::connection::{Close, Connection};
+use crate::error::subscribe_reason;
+use crate::inbox::InboxSink;
+use crate::outgoing::{Job, Outgoing};
+use crate::saver::Waiting;
+use crate::subscription::{Tag, parse_filter};
+
+impl<B: Broker> Connection<B> {
+    /// One code for each filter, in order [MQTT-3.8.4-6]; SUBACK when the subscriptions of a session that lasts are
+    /// durable, then the retained messages [MQTT-3.8.4-1].
+    pub(crate) fn handle_subscribe(
+        &mut self,
+        subscribe: &Subscribe<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Close> {
+        let identifier = subscribe.properties.subscription_identifier();
+        let mut jobs = Vec::new();
+        let codes = subscribe
+            .filters()
+            .map(|(text, options)| match self.subscribe(text, options, identifier) {
+                Ok((code, job)) => {
+                    jobs.extend(job);
+                    code
+                }
+                Err(code) => code,
+            })
+            .collect();
+        let answer = Waiting::Suback { packet_id: subscribe.packet_id, codes, jobs };
+        self.answer_durably(answer, turn);
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        text: &str,
+        options: SubscribeOptions,
+        identifier: Option<NonZeroU32>,
+    ) -> Result<(ReasonCode, Option<Job>), ReasonCode> {
+        let checked = TopicFilter::parse(text).map_err(|malformed| malformed.reason)?;
+        if checked.share.is_some() {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        let filter = parse_filter(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        let tag = Tag::new(&options, identifier);
+        let is_new = self
+            .outgoing_or_new()
+            .subscribe(text, filter.clone(), tag)
+            .map_err(|error| subscribe_reason(error.kind()))?;
+        let wants_retained = match options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        let code = match options.qos {
+            Qos::AtMostOnce => ReasonCode::Success,
+            Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+            Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+        };
+        Ok((code, wants_retained.then_some(Job { filter, tag })))
+    }
+
+    fn outgoing_or_new(&mut self) -> &mut Outgoing {
+        let (shared, inbox) = (&self.shared, &self.inbox);
+        self.outgoing.get_or_insert_with(|| {
+            let sink = Rc::new(InboxSink(Rc::clone(inbox)));
+            Box::new(Outgoing::new(shared.broker.subscriber(&shared.tenant, sink)))
+        })
+    }
+}

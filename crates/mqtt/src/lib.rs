@@ -1,0 +1,28 @@
+//! The MQTT front: 3.1, 3.1.1 and 5.0 on one port.
+//!
+//! A [`Session`] is one connection without any I/O; [`Front`] makes them for the listener of one core. What a packet means is
+//! here; how it is written is `wire::mqtt`'s business, and what becomes of a message is the broker's. The map between MQTT
+//! and our records is `docs/protocols/mqtt.md`.
+//!
+//! Invariant: no other front is known here. This front defines no kind of resource: all that it keeps are sessions and rows.
+
+mod config;
+mod connection;
+mod convert;
+mod error;
+mod handlers;
+mod inbox;
+mod incoming;
+mod metrics;
+mod outgoing;
+mod saver;
+mod session;
+mod state;
+mod subscription;
+mod will;
+mod window;
+
+pub use config::MqttConfig;
+pub use inbox::Event;
+pub use metrics::{Metrics, Sample};
+pub use session::{Front, Session};

@@ -1,0 +1,367 @@
+//! Deliveries to one client: from the live feed or from the log, through the window, into the output. Hot path.
+//!
+//! ```text
+//!    live delivery --> take --+                     QoS 0: sent, or dropped if the output is full
+//!    catch_up ------> backlog +--> deliver --> send
+//!    SUBSCRIBE ----> retained +                     QoS 1, 2: sent if window and output have room; if not,
+//!    a session returns > resend                     the subscriber falls behind and goes on from the log later
+//! ```
+
+mod resend;
+mod retained;
+mod send;
+
+use std::collections::VecDeque;
+use std::num::NonZeroU16;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker::routing::Filter;
+use broker::{Batch, Broker, CatchUp, Cursor, Delivery, Picked, Start, Subscriber};
+use net::Output;
+use wire::mqtt::{AckKind, Peer, encode_ack};
+
+use crate::inbox::{Inbox, Told};
+use crate::saver::Saver;
+use crate::session::Shared;
+use crate::state::{InFlight, Origin, Resume, State};
+use crate::subscription::{Subscription, Tag, parse_filter};
+use crate::window::{Entry, Step, Window};
+
+pub(crate) use resend::Loaded;
+pub(crate) use retained::{Job, RetainedPage};
+
+use resend::Resend;
+use retained::RetainedWork;
+use send::Sent;
+
+/// Bytes that one step of catching up asks for.
+const CATCH_UP_BYTES: usize = 256 * 1024;
+
+/// What deliveries need of their connection.
+pub(crate) struct Link<'a, B: Broker> {
+    pub(crate) shared: &'a Rc<Shared<B>>,
+    pub(crate) inbox: &'a Rc<Inbox>,
+    pub(crate) saver: &'a mut Saver,
+    pub(crate) output: &'a mut Output,
+    pub(crate) peer: Peer,
+    pub(crate) client: &'a str,
+    /// Exchanges that may be in flight.
+    pub(crate) limit: usize,
+    /// The session outlives its connection.
+    pub(crate) persistent: bool,
+    pub(crate) now: Instant,
+}
+
+/// Subscriptions and deliveries of a client.
+pub(crate) struct Outgoing {
+    subscriber: Subscriber,
+    subscriptions: Vec<Subscription>,
+    /// Filters of No Local subscriptions: what they match is marked with its publisher.
+    no_local: Vec<Filter>,
+    /// Everything up to here was taken, but for `partial`.
+    cursor: Cursor,
+    /// The batch in which the window or the output became full.
+    partial: Option<Partial>,
+    /// Read from the log and not taken.
+    backlog: VecDeque<Delivery>,
+    /// Of a session that came back: how much of one batch was taken before.
+    resume: Option<Resume>,
+    waits_for_disk: bool,
+    window: Window<Pending>,
+    resend: Option<Box<Resend>>,
+    retained: Option<Box<RetainedWork>>,
+}
+
+struct Partial {
+    delivery: Delivery,
+    /// Picked records that were taken.
+    taken: usize,
+}
+
+/// What is delivered under a packet identifier.
+pub(crate) struct Pending {
+    origin: Origin,
+    /// Of a PUBLISH that waits for the state to be durable.
+    held: Option<Box<Held>>,
+}
+
+struct Held {
+    batch: Arc<Batch>,
+    tags: Box<[u32]>,
+}
+
+impl Outgoing {
+    /// For a client that subscribes for the first time.
+    pub(crate) fn new(mut subscriber: Subscriber) -> Self {
+        let cursor = subscriber.start_live();
+        Self::with(subscriber, cursor)
+    }
+
+    /// For a session that comes back. [`Outgoing::advance`] makes it go on.
+    pub(crate) fn restored(mut subscriber: Subscriber, state: &State) -> Self {
+        let cursor = match &state.cursor {
+            Some(cursor) => cursor.clone(),
+            None => subscriber.start_live(),
+        };
+        let mut outgoing = Self::with(subscriber, cursor);
+        for subscription in &state.subscriptions {
+            let Ok(filter) = parse_filter(&subscription.text) else { continue };
+            if outgoing.subscriber.subscribe(&filter, subscription.tag.0, Start::AtCursor).is_ok() {
+                outgoing.remember(&subscription.text, subscription.tag, filter);
+            }
+        }
+        outgoing.resume = state.resume.clone();
+        let entries: Vec<_> = state.in_flight.iter().map(restored_entry).collect();
+        outgoing.resend = Resend::of(&entries).map(Box::new);
+        outgoing.window = Window::restored(entries);
+        outgoing
+    }
+
+    fn with(subscriber: Subscriber, cursor: Cursor) -> Self {
+        Self {
+            subscriber,
+            subscriptions: Vec::new(),
+            no_local: Vec::new(),
+            cursor,
+            partial: None,
+            backlog: VecDeque::new(),
+            resume: None,
+            waits_for_disk: false,
+            window: Window::default(),
+            resend: None,
+            retained: None,
+        }
+    }
+
+    // Subscriptions.
+
+    /// Adds a subscription or replaces its options without losing a message between [MQTT-3.8.4-3]. Answers whether
+    /// it is new.
+    pub(crate) fn subscribe(&mut self, text: &str, filter: Filter, tag: Tag) -> Result<bool, model::Error> {
+        self.subscriber.subscribe(&filter, tag.0, Start::Now)?;
+        Ok(self.remember(text, tag, filter))
+    }
+
+    fn remember(&mut self, text: &str, tag: Tag, filter: Filter) -> bool {
+        self.no_local.retain(|known| *known != filter);
+        if tag.is_no_local() {
+            self.no_local.push(filter);
+        }
+        match self.subscriptions.iter_mut().find(|known| *known.text == *text) {
+            Some(known) => {
+                known.tag = tag;
+                false
+            }
+            None => {
+                self.subscriptions.push(Subscription { text: text.into(), tag });
+                true
+            }
+        }
+    }
+
+    /// Removes a subscription; false if there is none of that very spelling. Deliveries in flight go on
+    /// [MQTT-3.10.4-1, 3.10.4-3].
+    pub(crate) fn unsubscribe(&mut self, text: &str) -> bool {
+        let Some(at) = self.subscriptions.iter().position(|known| *known.text == *text) else { return false };
+        self.subscriptions.swap_remove(at);
+        if let Ok(filter) = parse_filter(text) {
+            self.subscriber.unsubscribe(&filter);
+            self.no_local.retain(|known| *known != filter);
+        }
+        true
+    }
+
+    /// Whether what is published to `subject` has to bear its publisher's name.
+    #[inline]
+    pub(crate) fn marks_publisher(&self, subject: &str) -> bool {
+        self.no_local.iter().any(|filter| filter.matches(subject))
+    }
+
+    // Deliveries.
+
+    /// A live delivery. What was taken before, or is still to come from the log, is passed over.
+    #[inline]
+    pub(crate) fn take<B: Broker>(&mut self, delivery: Delivery, link: &mut Link<'_, B>) {
+        let Some(position) = delivery.batch.position else {
+            let stopped = self.deliver(&delivery, 0, link);
+            debug_assert!(stopped.is_none(), "what is delivered at most once waits for nothing");
+            return;
+        };
+        let group = delivery.batch.group;
+        if !self.subscriber.is_live() || position <= self.cursor.get(group) {
+            return;
+        }
+        self.cursor.set(group, position);
+        if let Some(taken) = self.deliver(&delivery, 0, link) {
+            self.partial = Some(Partial { delivery, taken });
+            self.subscriber.fall_behind();
+        }
+    }
+
+    /// Goes on with what waits: for room, for the disk, for a session to be what it was.
+    pub(crate) fn advance<B: Broker>(&mut self, link: &mut Link<'_, B>) {
+        if !self.advance_resend(link) {
+            return;
+        }
+        self.advance_retained(link);
+        while !self.subscriber.is_live() && !self.waits_for_disk && !link.output.is_full() {
+            let Some((delivery, from)) = self.next_from_log(link) else { return };
+            if let Some(taken) = self.deliver(&delivery, from, link) {
+                self.partial = Some(Partial { delivery, taken });
+                return;
+            }
+        }
+    }
+
+    /// The next delivery behind the cursor, which is moved past it, and how much of it was taken before.
+    fn next_from_log<B: Broker>(&mut self, link: &mut Link<'_, B>) -> Option<(Delivery, usize)> {
+        if let Some(partial) = self.partial.take() {
+            return Some((partial.delivery, partial.taken));
+        }
+        loop {
+            if let Some(delivery) = self.backlog.pop_front() {
+                let from = self.begin(&delivery);
+                return Some((delivery, from));
+            }
+            match self.subscriber.catch_up(&mut self.cursor, CATCH_UP_BYTES) {
+                CatchUp::Batches(deliveries) => self.backlog = deliveries.into(),
+                CatchUp::Live => {
+                    self.backlog = VecDeque::new();
+                    return None;
+                }
+                CatchUp::Wait(disk) => {
+                    self.waits_for_disk = true;
+                    let inbox = Rc::clone(link.inbox);
+                    link.shared.spawn(async move {
+                        disk.await;
+                        inbox.post(Told::CaughtUp);
+                    });
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, delivery: &Delivery) -> usize {
+        let Some(position) = delivery.batch.position else { return 0 };
+        let group = delivery.batch.group;
+        self.cursor.set(group, position);
+        match &self.resume {
+            Some(resume) if resume.at.get(group) == position => {
+                let taken = resume.taken as usize;
+                self.resume = None;
+                taken
+            }
+            _ => 0,
+        }
+    }
+
+    /// What `catch_up` waited for is there.
+    pub(crate) fn caught_up<B: Broker>(&mut self, link: &mut Link<'_, B>) {
+        self.waits_for_disk = false;
+        self.advance(link);
+    }
+
+    /// Sends what is picked of a batch from the record `from` on. Answers how much was taken, if not all.
+    fn deliver<B: Broker>(
+        &mut self,
+        delivery: &Delivery,
+        from: usize,
+        link: &mut Link<'_, B>,
+    ) -> Option<usize> {
+        if from == 0
+            && self.retained.is_none()
+            && let Picked::All(tags) = &delivery.picked
+            && send::deliver_image(&delivery.batch, tags, link)
+        {
+            return None;
+        }
+        let mut taken = from;
+        while let Some((index, tags)) = delivery.pick(taken) {
+            match self.send(&delivery.batch, index, tags, link) {
+                Sent::Done => taken += 1,
+                Sent::Blocked => return Some(taken),
+            }
+        }
+        None
+    }
+
+    // Acknowledgements.
+
+    /// The exchange of a packet identifier: whether it is QoS 2, and how far it has come.
+    pub(crate) fn exchange(&self, id: NonZeroU16) -> Option<(bool, Step)> {
+        self.window.get(id).map(|entry| (entry.exactly_once, entry.step))
+    }
+
+    /// An exchange is over: there is room for the next.
+    pub(crate) fn settle<B: Broker>(&mut self, id: NonZeroU16, link: &mut Link<'_, B>) {
+        if self.window.remove(id).is_some() {
+            if link.persistent {
+                link.saver.note_progress(link.now);
+            }
+            if !self.subscriber.is_live() || self.retained.is_some() || self.resend.is_some() {
+                self.advance(link);
+            }
+        }
+    }
+
+    /// PUBREC came: PUBREL may be sent when that is durable.
+    pub(crate) fn receive(&mut self, id: NonZeroU16) {
+        self.window.set_step(id, Step::Received);
+        if let Some(pending) = self.window.message_mut(id) {
+            pending.held = None;
+        }
+    }
+
+    /// Sends PUBREL.
+    pub(crate) fn release<B: Broker>(&mut self, id: NonZeroU16, link: &mut Link<'_, B>) {
+        if self.window.set_step(id, Step::Released) {
+            encode_ack(AckKind::Pubrel, id, link.output.buffer());
+        }
+    }
+
+    // The session at rest.
+
+    /// Fills in what has to survive.
+    pub(crate) fn describe(&self, state: &mut State) {
+        state.subscriptions = self.subscriptions.clone();
+        let mut cursor = self.cursor.clone();
+        state.resume = self.resume.clone();
+        if let Some(partial) = &self.partial
+            && let Some(position) = partial.delivery.batch.position
+        {
+            let group = partial.delivery.batch.group;
+            let mut at = Cursor::default();
+            at.set(group, position);
+            state.resume = Some(Resume { at, taken: partial.taken as u32 });
+            // The batch is read again: the cursor has to stand before it.
+            let mut before = position;
+            if before.ordinal > 0 {
+                before.ordinal -= 1;
+            } else {
+                before.index = before.index.saturating_sub(1);
+                before.ordinal = u16::MAX;
+            }
+            cursor.set(group, before);
+        }
+        state.cursor = Some(cursor);
+        let exchanges = self.window.iter().map(|entry| InFlight {
+            id: entry.id,
+            exactly_once: entry.exactly_once,
+            is_released: matches!(entry.step, Step::Received | Step::Released),
+            origin: entry.message.origin.clone(),
+        });
+        state.in_flight = exchanges.collect();
+    }
+}
+
+fn restored_entry(exchange: &InFlight) -> Entry<Pending> {
+    Entry {
+        id: exchange.id,
+        exactly_once: exchange.exactly_once,
+        step: if exchange.is_released { Step::Received } else { Step::Queued },
+        message: Pending { origin: exchange.origin.clone(), held: None },
+    }
+}

@@ -1,0 +1,181 @@
+//! Retained messages for a new subscription: page by page, as fast as the client takes them, never truncated.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use broker::routing::Filter;
+use broker::{Broker, Delivery};
+use model::Offset;
+use tracing::warn;
+use wire::mqtt::Qos;
+
+use super::send::{Sent, Source, send_at_most_once};
+use super::{Held, Link, Outgoing};
+use crate::convert::identify;
+use crate::inbox::Told;
+use crate::metrics::DropReason;
+use crate::state::Origin;
+use crate::subscription::{Grant, Tag};
+
+/// Retained messages that are read at once.
+const PAGE: usize = 64;
+/// Bound: subjects remembered because a newer message came live.
+const SUPERSEDED_MAX: usize = 4096;
+
+/// A subscription whose retained messages are to be sent.
+pub(crate) struct Job {
+    pub(crate) filter: Filter,
+    pub(crate) tag: Tag,
+}
+
+/// One page that was read.
+pub(crate) struct RetainedPage {
+    deliveries: Vec<Delivery>,
+}
+
+/// Retained messages on their way to one client.
+pub(super) struct RetainedWork {
+    jobs: VecDeque<Job>,
+    page: VecDeque<Delivery>,
+    /// Subject of the last message of the last page.
+    after: Option<Box<str>>,
+    reading: bool,
+    /// Subjects of which a newer retained message came live since the first job's reading began.
+    superseded: BTreeSet<Box<str>>,
+}
+
+impl RetainedWork {
+    /// A live message is newer than what is read.
+    pub(super) fn supersede(&mut self, subject: &str) {
+        if self.superseded.len() < SUPERSEDED_MAX {
+            self.superseded.insert(subject.into());
+        }
+    }
+}
+
+impl Outgoing {
+    /// Looks for the retained messages of new subscriptions.
+    pub(crate) fn send_retained<B: Broker>(&mut self, jobs: Vec<Job>, link: &mut Link<'_, B>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let work = self.retained.get_or_insert_with(|| {
+            Box::new(RetainedWork {
+                jobs: VecDeque::new(),
+                page: VecDeque::new(),
+                after: None,
+                reading: false,
+                superseded: BTreeSet::new(),
+            })
+        });
+        work.jobs.extend(jobs);
+        self.advance_retained(link);
+    }
+
+    /// A page was read.
+    pub(crate) fn retained_read<B: Broker>(&mut self, page: RetainedPage, link: &mut Link<'_, B>) {
+        let Some(work) = &mut self.retained else { return };
+        work.reading = false;
+        let is_exact = work.jobs.front().is_some_and(|job| job.filter.is_exact());
+        match page.deliveries.last() {
+            Some(last) if !is_exact => work.after = Some(last.batch.topic.name.as_str().into()),
+            // An exact filter has one message at most.
+            Some(_) | None => {
+                work.after = None;
+                if page.deliveries.is_empty() {
+                    work.finish_job();
+                }
+            }
+        }
+        work.page = page.deliveries.into();
+        self.advance_retained(link);
+    }
+
+    pub(super) fn advance_retained<B: Broker>(&mut self, link: &mut Link<'_, B>) {
+        while let Some(work) = &mut self.retained {
+            if link.output.is_full() {
+                return;
+            }
+            if let Some(delivery) = work.page.pop_front() {
+                let Some(tag) = work.jobs.front().map(|job| job.tag) else { return };
+                let is_old = work.superseded.contains(delivery.batch.topic.name.as_str());
+                if !is_old && self.send_one(&delivery, tag, link) == Sent::Blocked {
+                    if let Some(work) = &mut self.retained {
+                        work.page.push_front(delivery);
+                    }
+                    return;
+                }
+                if let Some(work) = &mut self.retained
+                    && work.page.is_empty()
+                    && work.after.is_none()
+                {
+                    work.finish_job();
+                }
+                continue;
+            }
+            if work.reading {
+                return;
+            }
+            if work.jobs.is_empty() {
+                self.retained = None;
+                return;
+            }
+            work.read(link);
+        }
+    }
+
+    fn send_one<B: Broker>(&mut self, delivery: &Delivery, tag: Tag, link: &mut Link<'_, B>) -> Sent {
+        let batch = &delivery.batch;
+        let Some(source) = Source::of(batch, 0) else { return Sent::Done };
+        let shared = link.shared;
+        let mut properties = shared.properties.borrow_mut();
+        let Ok(reading) = source.read(&link.peer, || shared.broker.wall_ms(), &mut properties) else {
+            shared.metrics.drop_one(DropReason::Expired);
+            return Sent::Done;
+        };
+        let tags = [tag.0];
+        let grant = Grant::new(&tags);
+        let qos = reading.qos.min(grant.qos());
+        identify(&mut properties, grant.identifiers());
+        if qos == Qos::AtMostOnce {
+            send_at_most_once(&source, true, &properties, link);
+            return Sent::Done;
+        }
+        let origin = Origin {
+            topic: batch.topic.name.clone(),
+            shard: None,
+            base: Offset::ZERO,
+            index: 0,
+            retain: true,
+            identifier: tag.identifier().map_or(0, |identifier| identifier.get()),
+        };
+        let held = || Box::new(Held { batch: batch.clone(), tags: tags.into() });
+        self.send_acknowledged((&source, &properties), qos, (origin, held), link)
+    }
+}
+
+impl RetainedWork {
+    fn read<B: Broker>(&mut self, link: &mut Link<'_, B>) {
+        let Some(job) = self.jobs.front() else { return };
+        if self.after.is_none() {
+            self.superseded.clear();
+        }
+        self.reading = true;
+        let (shared, inbox) = (Rc::clone(link.shared), Rc::clone(link.inbox));
+        let (filter, after) = (job.filter.clone(), self.after.clone());
+        link.shared.spawn(async move {
+            let found = shared.broker.retained(&shared.tenant, &filter, after.as_deref(), PAGE).await;
+            let deliveries = found.unwrap_or_else(|error| {
+                warn!(err = %error, "retained messages could not be read");
+                Vec::new()
+            });
+            inbox.post(Told::Retained(Box::new(RetainedPage { deliveries })));
+        });
+    }
+
+    /// All retained messages of the first job are sent.
+    fn finish_job(&mut self) {
+        self.jobs.pop_front();
+        self.after = None;
+    }
+}

@@ -1,0 +1,302 @@
+//! [`Session`]: an MQTT connection as the network driver runs it. Hot path.
+//!
+//! ```text
+//!    New --CONNECT--> Claiming --session is ours--> Open --DISCONNECT, fault, take-over, silence--> Closed
+//! ```
+//!
+//! What is sent behind CONNECT waits unread while the session is claimed [MQTT-3.1.4-6].
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker::Broker;
+use bytes::{Buf, BytesMut};
+use model::TenantId;
+use net::{Closed, Mailbox, Turn};
+use tracing::debug;
+use wire::mqtt::{Decoded, Decoder, Expect, Packet, PropertiesBuf};
+
+use crate::config::MqttConfig;
+use crate::connection::{Close, Connection};
+use crate::handlers::connect::{self, Opening};
+use crate::inbox::{Event, Inbox, Told};
+use crate::metrics::Metrics;
+use crate::will;
+
+/// MQTT on one core: makes a [`Session`] for each connection that the listener accepts.
+pub struct Front<B: Broker> {
+    shared: Rc<Shared<B>>,
+}
+
+/// What the connections of one core share.
+pub(crate) struct Shared<B: Broker> {
+    pub(crate) config: MqttConfig,
+    pub(crate) broker: B,
+    pub(crate) tenant: TenantId,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Properties under construction: borrowed for one packet at a time.
+    pub(crate) properties: RefCell<PropertiesBuf>,
+}
+
+impl<B: Broker> Shared<B> {
+    /// Runs what takes time on this core. It is dropped with the core, and tells what it found through an inbox.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+impl<B: Broker> Front<B> {
+    /// The front of one core, in the default tenant. To be used on that core's `LocalSet`.
+    pub fn new(config: MqttConfig, broker: B) -> Self {
+        let shared = Shared {
+            config,
+            broker,
+            tenant: TenantId::default(),
+            metrics: Arc::default(),
+            properties: RefCell::default(),
+        };
+        Self { shared: Rc::new(shared) }
+    }
+
+    /// Takes up what a restart interrupted (wills that wait for their delay): once per node, on one core, before
+    /// connections are accepted.
+    pub async fn recover(&self) -> Result<(), model::Error> {
+        will::recover(&self.shared).await
+    }
+
+    /// A new connection, for [`net::drive`].
+    pub fn session(&self, peer: SocketAddr) -> (Session<B>, Mailbox<Event>) {
+        let mailbox = Mailbox::new();
+        let inbox = Inbox::new(mailbox.clone());
+        let session = Session {
+            shared: Rc::clone(&self.shared),
+            inbox,
+            peer,
+            phase: Phase::New,
+            // The driver's clock is tokio's as well.
+            connect_by: tokio::time::Instant::now().into_std() + self.shared.config.connect_timeout,
+            choked: false,
+        };
+        (session, mailbox)
+    }
+
+    /// What this core's front counts. The metrics endpoint may read it from another thread.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+}
+
+/// One MQTT connection. See [`net::Session`] for who calls what.
+pub struct Session<B: Broker> {
+    shared: Rc<Shared<B>>,
+    inbox: Rc<Inbox>,
+    peer: SocketAddr,
+    phase: Phase<B>,
+    connect_by: Instant,
+    /// The peer does not read what we send: we do not read what it sends.
+    choked: bool,
+}
+
+enum Phase<B: Broker> {
+    New,
+    Claiming(Box<Opening>),
+    Open(Box<Connection<B>>),
+    Closed,
+}
+
+impl<B: Broker> net::Session for Session<B> {
+    type Event = Event;
+
+    fn handle_input(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
+        if let Phase::Open(connection) = &mut self.phase {
+            connection.hear(turn.now);
+        }
+        let mut at = 0;
+        while at < input.len() && !turn.is_closing() && self.wants_input() {
+            match self.handle_packet(&input[at..], turn) {
+                Some(taken) => at += taken,
+                None => break,
+            }
+        }
+        input.advance(at);
+        self.finish(turn);
+    }
+
+    fn handle_event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        match (event.0, &mut self.phase) {
+            (Told::Claimed(claimed), Phase::Claiming(_)) => self.open(*claimed, turn),
+            (told, Phase::Open(connection)) => {
+                let handled = connection.handle_told(told, turn);
+                self.end_if(handled, turn);
+            }
+            // The connection is on its way out.
+            (_, Phase::New | Phase::Claiming(_) | Phase::Closed) => {}
+        }
+        self.finish(turn);
+    }
+
+    fn handle_deadline(&mut self, turn: &mut Turn<'_>) {
+        match &mut self.phase {
+            Phase::New => {
+                debug!(peer = %self.peer, "no CONNECT came in time");
+                self.phase = Phase::Closed;
+                turn.close();
+            }
+            Phase::Open(connection) => {
+                let handled = connection.handle_deadline(turn);
+                self.end_if(handled, turn);
+            }
+            Phase::Claiming(_) | Phase::Closed => {}
+        }
+        self.finish(turn);
+    }
+
+    fn handle_drained(&mut self, turn: &mut Turn<'_>) {
+        self.choked = false;
+        if let Phase::Open(connection) = &mut self.phase {
+            connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
+        }
+        self.finish(turn);
+    }
+
+    fn handle_closed(&mut self, closed: Closed) {
+        debug!(peer = %self.peer, why = ?closed, "connection closed");
+        if let Phase::Open(connection) = std::mem::replace(&mut self.phase, Phase::Closed) {
+            (*connection).leave(true);
+        }
+        self.inbox.close();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::New => Some(self.connect_by),
+            Phase::Open(connection) => connection.deadline(),
+            Phase::Claiming(_) | Phase::Closed => None,
+        }
+    }
+
+    fn wants_input(&self) -> bool {
+        match &self.phase {
+            Phase::New => true,
+            Phase::Open(connection) => !self.choked && connection.wants_input(),
+            Phase::Claiming(_) | Phase::Closed => false,
+        }
+    }
+}
+
+impl<B: Broker> Session<B> {
+    /// Handles the packet at the front of `bytes`. Answers its length; none if it is not complete or the connection
+    /// is over.
+    #[inline]
+    fn handle_packet(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> Option<usize> {
+        let packet_size_max = self.shared.config.packet_bytes_max;
+        let Phase::Open(connection) = &mut self.phase else { return self.handle_first(bytes, turn) };
+        let decoder = Decoder { expect: Expect::FromClient(connection.peer.version), packet_size_max };
+        match decoder.decode(bytes) {
+            Decoded::Packet(packet, len) => {
+                let handled = connection.handle_packet(&packet, turn);
+                self.end_if(handled, turn);
+                Some(len)
+            }
+            Decoded::NeedMore(_) => None,
+            Decoded::Malformed(malformed) => {
+                debug!(client = %connection.client, clause = malformed.clause, "malformed packet");
+                self.end_if(Err(Close::fault(malformed.reason)), turn);
+                None
+            }
+        }
+    }
+
+    /// The first packet has to be CONNECT; whatever else it is closes the connection without an answer
+    /// [MQTT-3.1.0-1].
+    fn handle_first(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> Option<usize> {
+        let decoder =
+            Decoder { expect: Expect::Connect, packet_size_max: self.shared.config.packet_bytes_max };
+        match decoder.decode(bytes) {
+            Decoded::Packet(Packet::Connect(packet), len) => {
+                match Opening::of(&self.shared, &packet) {
+                    Ok(opening) => {
+                        opening.claim(&self.shared, &self.inbox);
+                        self.phase = Phase::Claiming(Box::new(opening));
+                    }
+                    Err(reason) => self.refuse(packet.version, reason, turn),
+                }
+                Some(len)
+            }
+            Decoded::NeedMore(_) => None,
+            Decoded::Packet(..) => {
+                self.drop_unanswered(turn);
+                None
+            }
+            Decoded::Malformed(malformed) => {
+                debug!(peer = %self.peer, clause = malformed.clause, "refused CONNECT");
+                match malformed.connack {
+                    Some(version) => self.refuse(version, malformed.reason, turn),
+                    None => self.drop_unanswered(turn),
+                }
+                None
+            }
+        }
+    }
+
+    /// The session is ours, or cannot be had: answers CONNECT.
+    fn open(&mut self, claimed: Result<connect::Claimed, model::ErrorKind>, turn: &mut Turn<'_>) {
+        let Phase::Claiming(opening) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
+        match claimed {
+            Ok(claimed) => {
+                let parts = (Rc::clone(&self.shared), Rc::clone(&self.inbox));
+                self.phase = Phase::Open(connect::accept(*opening, claimed, parts, turn));
+            }
+            Err(kind) => self.refuse(opening.version(), crate::error::connect_reason(kind), turn),
+        }
+    }
+
+    fn refuse(&mut self, version: wire::mqtt::Version, reason: wire::mqtt::ReasonCode, turn: &mut Turn<'_>) {
+        self.shared.metrics.connects_refused.add(1);
+        connect::refuse(version, reason, turn);
+        self.phase = Phase::Closed;
+        turn.close();
+    }
+
+    fn drop_unanswered(&mut self, turn: &mut Turn<'_>) {
+        self.phase = Phase::Closed;
+        turn.close();
+    }
+
+    /// Ends the connection if a handler says so.
+    #[inline]
+    fn end_if(&mut self, handled: Result<(), Close>, turn: &mut Turn<'_>) {
+        let Err(close) = handled else { return };
+        let Phase::Open(connection) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
+        connection.say_good_bye(close, turn);
+        turn.close();
+        (*connection).leave(close.publishes_will());
+        self.inbox.close();
+    }
+
+    /// The end of each call: begins the writes that it asked for.
+    #[inline]
+    fn finish(&mut self, turn: &mut Turn<'_>) {
+        if let Phase::Open(connection) = &mut self.phase {
+            connection.finish(turn);
+        }
+        self.choked = turn.output.is_full();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bound: what an idle connection costs here, beside its socket and its task.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let session = size_of::<Session<broker::Core>>();
+        let connection = size_of::<Connection<broker::Core>>();
+        assert!(session <= 96, "{session}");
+        assert!(connection <= 320, "{connection}");
+    }
+}
