@@ -47,6 +47,8 @@ pub(crate) struct Draft {
     pub(crate) sync: bool,
     /// Whether it holds log entries, which do not touch the reserve.
     pub(crate) appends: bool,
+    /// Last indexes while an append is checked; kept to spare the allocation.
+    lasts: Vec<(GroupId, Option<u64>)>,
 }
 
 impl Draft {
@@ -81,9 +83,10 @@ impl Draft {
         }
     }
 
-    fn check(&self, groups: &Groups, limits: Limits, entries: &[Entry]) -> Result<(), JournalError> {
-        // Last indexes as this append goes; nearly always one group, so a list is quicker than a map.
-        let mut lasts: Vec<(GroupId, Option<u64>)> = Vec::new();
+    fn check(&mut self, groups: &Groups, limits: Limits, entries: &[Entry]) -> Result<(), JournalError> {
+        // Nearly always one group, so a list is quicker than a map.
+        let lasts = &mut self.lasts;
+        lasts.clear();
         for entry in entries {
             let known = match lasts.iter().position(|(group, _)| *group == entry.group) {
                 Some(known) => known,
