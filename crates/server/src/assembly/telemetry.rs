@@ -1,6 +1,10 @@
 //! Logging: to standard error, as the settings say.
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -13,10 +17,14 @@ pub(super) fn start(log: &Log) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    // A failure means that somebody was first; then that is who logs.
-    let _ = match log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    // The consensus library tells its every step; what it warns about is what concerns an operator.
+    let quiet = level.min(LevelFilter::WARN);
+    let filter = Targets::new().with_default(level).with_target("openraft", quiet);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match log.format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().boxed(),
     };
+    // A failure means that somebody was first; then that is who logs.
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
 }
