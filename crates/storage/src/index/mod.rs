@@ -12,6 +12,8 @@ mod varint;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+use envelope::FileKind;
 pub(crate) use envelope::Unusable;
 pub(crate) use extent::{Extent, Mark, Row};
 pub(crate) use files::IndexFiles;
