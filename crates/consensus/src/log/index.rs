@@ -255,3 +255,148 @@ fn at(membership: &StoredMembership) -> u64 {
 fn weight(payload: &Payload) -> usize {
     payload.head.len() + payload.bodies.iter().map(bytes::Bytes::len).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use storage::journal::{Location, Payload};
+
+    use super::{LogIndex, Shape, Slot};
+    use crate::types::{Membership, log_id};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push { shape: Shape, bytes: usize },
+        Located { part: u8 },
+        Truncate { part: u8 },
+        Purge { part: u8, beyond: u64 },
+        Take { part: u8 },
+        NewTerm,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let shape = prop_oneof![
+            6 => proptest::strategy::Just(Shape::Command),
+            1 => proptest::strategy::Just(Shape::Blank),
+            1 => proptest::strategy::Just(Shape::Membership),
+        ];
+        let part = || any::<u8>();
+        prop_oneof![
+            8 => (shape, 0_usize..40).prop_map(|(shape, bytes)| Step::Push { shape, bytes }),
+            3 => part().prop_map(|part| Step::Located { part }),
+            1 => part().prop_map(|part| Step::Truncate { part }),
+            1 => (part(), 0_u64..3).prop_map(|(part, beyond)| Step::Purge { part, beyond: beyond / 2 * 5 }),
+            2 => part().prop_map(|part| Step::Take { part }),
+            1 => proptest::strategy::Just(Step::NewTerm),
+        ]
+    }
+
+    /// An entry as a plain list keeps it.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Plain {
+        term: u64,
+        shape: Shape,
+        voter: Option<u64>,
+        located: bool,
+    }
+
+    /// The naive log: entries from 0 on, with what is purged.
+    #[derive(Default)]
+    struct Naive {
+        first: usize,
+        entries: Vec<Plain>,
+        located: usize,
+    }
+
+    fn location(index: u64) -> Location {
+        Location { segment: index, offset: 0, len: 1 }
+    }
+
+    fn pick(part: u8, from: usize, to: usize) -> usize {
+        from + (to - from) * usize::from(part) / 256
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_is_a_list_of_entries(steps in proptest::collection::vec(step(), 1..120)) {
+            const CACHED_MAX: usize = 200;
+            let (mut index, mut naive, mut term) = (LogIndex::new(CACHED_MAX), Naive::default(), 1);
+            for step in steps {
+                let end = naive.entries.len();
+                match step {
+                    Step::Push { shape, bytes } => {
+                        let voter = (shape == Shape::Membership).then_some(end as u64 + 7);
+                        let membership = voter.map(|voter| {
+                            Membership::new_with_defaults(vec![[voter].into()], [])
+                        });
+                        let payload = (shape == Shape::Command)
+                            .then(|| Payload::of_head(Bytes::from(vec![end as u8; bytes])));
+                        let at = index.push(Slot { term, shape, location: None, payload }, membership);
+                        prop_assert_eq!(at, end as u64);
+                        naive.entries.push(Plain { term, shape, voter, located: false });
+                    }
+                    Step::Located { part } => {
+                        let upto = pick(part, naive.located, end + 1).max(naive.located);
+                        let upto = upto.min(end);
+                        let from = naive.located as u64;
+                        let terms = naive.entries[naive.located..upto].iter().map(|entry| entry.term);
+                        let locations = (from..).map(location);
+                        index.located(from, terms.zip(locations));
+                        naive.entries[naive.located..upto].iter_mut().for_each(|entry| entry.located = true);
+                        naive.located = upto;
+                        // A completion of entries that were cut meanwhile must change nothing.
+                        index.located(from, [(term + 100, location(0))].into_iter());
+                    }
+                    Step::Truncate { part } => {
+                        let from = pick(part, naive.first, end + 1).clamp(naive.first, end);
+                        index.truncate(from as u64);
+                        naive.entries.truncate(from);
+                        naive.located = naive.located.min(from);
+                        term += 1;
+                    }
+                    Step::Purge { part, beyond } => {
+                        let upto = pick(part, naive.first, end.max(naive.first + 1)) as u64 + beyond;
+                        index.purge(log_id(term, upto));
+                        while naive.entries.len() <= upto as usize {
+                            naive.entries.push(Plain { term, shape: Shape::Blank, voter: None, located: true });
+                        }
+                        naive.first = upto as usize + 1;
+                        naive.located = naive.located.max(naive.first);
+                    }
+                    Step::Take { part } => {
+                        let upto = pick(part, naive.first, end + 1).clamp(naive.first, end.max(naive.first));
+                        let taken = index.take(naive.first as u64..upto as u64);
+                        prop_assert_eq!(taken.is_some(), upto <= naive.located.max(naive.first));
+                    }
+                    Step::NewTerm => term += 1,
+                }
+                let end = naive.entries.len();
+                prop_assert_eq!(index.next(), end.max(naive.first) as u64);
+                let live = index.read(0..u64::MAX);
+                prop_assert_eq!(live.len(), end.saturating_sub(naive.first));
+                let mut unsynced = 0;
+                for (at, found) in (naive.first..).zip(&live) {
+                    let Slot { term, shape, location, payload } = &found.slot;
+                    let (located, voter) = (location.is_some(), naive.entries[at].voter);
+                    let plain = Plain { term: *term, shape: *shape, voter, located };
+                    prop_assert_eq!((found.index, &plain), (at as u64, &naive.entries[at]));
+                    prop_assert!(location.is_none_or(|place| place == self::location(at as u64)));
+                    let cached = payload.as_ref().map_or(0, |payload| payload.head.len());
+                    if let Some(payload) = payload {
+                        prop_assert!(payload.head.iter().all(|byte| *byte == at as u8));
+                    }
+                    unsynced += if located { 0 } else { cached };
+                    prop_assert!(located || *shape != Shape::Command || payload.is_some(), "evicted too early");
+                    let in_force = naive.entries[..=at].iter().rev().find_map(|entry| entry.voter);
+                    let known = index.membership_at(at as u64);
+                    prop_assert_eq!(known.voter_ids().next(), in_force);
+                }
+                let cached: usize =
+                    live.iter().filter_map(|found| found.slot.payload.as_ref()).map(super::weight).sum();
+                prop_assert_eq!(index.cached, cached);
+                prop_assert!(cached - unsynced <= CACHED_MAX, "what is durable is cached within the bound");
+            }
+        }
+    }
+}
