@@ -10,6 +10,8 @@ pub struct Config {
     pub advertised: Option<(String, u16)>,
     /// Whether asking for the metadata of an unknown topic creates it, if the client allows it.
     pub auto_create_topics: bool,
+    /// Largest Produce request in bytes; others are bounded at 2 MiB.
+    pub request_bytes_max: usize,
     /// Largest record batch in bytes that a topic takes unless it has a setting of its own.
     pub message_bytes_max: usize,
     /// Most bytes of records in one Fetch response, whatever the client allows.
@@ -35,6 +37,7 @@ impl Default for Config {
         Self {
             advertised: None,
             auto_create_topics: true,
+            request_bytes_max: 100 << 20,
             message_bytes_max: model::MAX_MESSAGE_BYTES,
             fetch_bytes_max: 16 << 20,
             fetch_wait_max: Duration::from_secs(300),

@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn requests_and_bytes_are_bounded() {
-        let mut pipeline = Pipeline::new();
+        let mut pipeline: Pipeline<_, u64> = Pipeline::new();
         for id in 0..REQUESTS_MAX as u64 {
             assert!(!pipeline.is_full(usize::MAX));
             pipeline.push((id, Lane::Alone), 1);

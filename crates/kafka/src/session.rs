@@ -68,10 +68,11 @@ pub struct Session<B> {
 impl<B: Broker> Session<B> {
     pub(crate) fn new(context: Rc<Context<B>>, mailbox: Mailbox<Event>) -> Self {
         Metrics::add(&context.front.metrics.connections_opened, 1);
+        let limits = Limits { data_frame_max: context.config().request_bytes_max, ..Limits::default() };
         Self {
             context,
             mailbox,
-            limits: Limits::default(),
+            limits,
             pipeline: Pipeline::new(),
             waiting: Vec::new(),
             output_full: false,

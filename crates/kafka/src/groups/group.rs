@@ -61,6 +61,7 @@ impl Member {
 }
 
 pub(crate) struct Group {
+    delay: Ms,
     pub(crate) phase: Phase,
     pub(crate) generation: i32,
     pub(crate) protocol_type: String,
@@ -74,8 +75,10 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(protocol_type: &str) -> Self {
+    /// `delay`: how long its first members are gathered.
+    pub(crate) fn new(protocol_type: &str, delay: Ms) -> Self {
         Self {
+            delay,
             phase: Phase::Empty,
             generation: 0,
             protocol_type: protocol_type.to_owned(),
@@ -123,12 +126,12 @@ impl Group {
     // Joining.
 
     /// Spec: G68, G70, G71, G75.
-    pub(crate) fn join(&mut self, now: Ms, delay: Ms, join: Join, out: &mut Vec<Command>) {
+    pub(crate) fn join(&mut self, now: Ms, join: Join, out: &mut Vec<Command>) {
         if let Err(code) = self.check_protocols(&join) {
             return refuse_join(&join, code, out);
         }
         if join.member_id.is_empty() {
-            return self.join_as_new(now, delay, join, out);
+            return self.join_as_new(now, join, out);
         }
         if let Err(code) = self.check_identity(&join.member_id, join.instance.as_deref()) {
             // An id that was given out is not a member yet.
@@ -138,16 +141,16 @@ impl Group {
         }
         if self.pending.remove(&join.member_id).is_some() {
             let id = join.member_id.clone();
-            return self.add(now, delay, id, join, out);
+            return self.add(now, id, join, out);
         }
-        self.join_again(now, delay, join, out);
+        self.join_again(now, join, out);
     }
 
-    fn join_as_new(&mut self, now: Ms, delay: Ms, join: Join, out: &mut Vec<Command>) {
+    fn join_as_new(&mut self, now: Ms, join: Join, out: &mut Vec<Command>) {
         let id = join.new_member_id.clone();
         let known = join.instance.as_ref().and_then(|instance| self.statics.get(instance)).cloned();
         match known {
-            Some(old) => self.replace_static(now, delay, &old, join, out),
+            Some(old) => self.replace_static(now, &old, join, out),
             None if join.instance.is_none() && join.must_know_id => {
                 self.pending.insert(id.clone(), now + join.session_timeout);
                 out.push(Command::Joined {
@@ -155,11 +158,11 @@ impl Group {
                     joined: Joined { member_id: id, ..Joined::refused(ErrorCode::MemberIdRequired) },
                 });
             }
-            None => self.add(now, delay, id, join, out),
+            None => self.add(now, id, join, out),
         }
     }
 
-    fn add(&mut self, now: Ms, delay: Ms, id: String, join: Join, out: &mut Vec<Command>) {
+    fn add(&mut self, now: Ms, id: String, join: Join, out: &mut Vec<Command>) {
         if self.members.is_empty() {
             self.protocol_type.clone_from(&join.protocol_type);
         }
@@ -178,11 +181,11 @@ impl Group {
             expires: now + join.session_timeout,
         };
         self.members.insert(id, member);
-        self.prepare(now, delay, out);
+        self.prepare(now, out);
     }
 
     /// A member that we know joins once more.
-    fn join_again(&mut self, now: Ms, delay: Ms, join: Join, out: &mut Vec<Command>) {
+    fn join_again(&mut self, now: Ms, join: Join, out: &mut Vec<Command>) {
         let is_leader = self.leader.as_ref() == Some(&join.member_id);
         let Some(member) = self.members.get_mut(&join.member_id) else {
             return refuse_join(&join, ErrorCode::UnknownMemberId, out);
@@ -204,11 +207,11 @@ impl Group {
             return;
         }
         member.waiting = Some(Waiting::Join(token));
-        self.prepare(now, delay, out);
+        self.prepare(now, out);
     }
 
     /// A static member came back under a new id: it takes over what the old one had. Spec: G75.
-    fn replace_static(&mut self, now: Ms, delay: Ms, old: &str, join: Join, out: &mut Vec<Command>) {
+    fn replace_static(&mut self, now: Ms, old: &str, join: Join, out: &mut Vec<Command>) {
         let Some(mut member) = self.members.remove(old) else {
             return refuse_join(&join, ErrorCode::UnknownMemberId, out);
         };
@@ -244,7 +247,7 @@ impl Group {
         }
         member.waiting = Some(Waiting::Join(token));
         self.members.insert(id, member);
-        self.prepare(now, delay, out);
+        self.prepare(now, out);
     }
 
     fn check_protocols(&self, join: &Join) -> Result<(), ErrorCode> {
@@ -271,9 +274,9 @@ impl Group {
     // The rebalance.
 
     /// Begins a rebalance, or goes on with the one that is under way.
-    fn prepare(&mut self, now: Ms, delay: Ms, out: &mut Vec<Command>) {
+    fn prepare(&mut self, now: Ms, out: &mut Vec<Command>) {
         match self.phase {
-            Phase::Empty => self.phase = Phase::Preparing { until: now + delay, first: true },
+            Phase::Empty => self.phase = Phase::Preparing { until: now + self.delay, first: true },
             Phase::Preparing { .. } => {}
             Phase::Completing { .. } | Phase::Stable => {
                 for member in self.members.values_mut() {
@@ -315,7 +318,7 @@ impl Group {
         self.generation = if self.generation == i32::MAX { 1 } else { self.generation + 1 };
         self.protocol = Some(self.vote());
         let leads = self.leader.as_ref().and_then(|leader| self.members.get(leader));
-        if !leads.is_some_and(|member| member.waiting.is_some()) {
+        if leads.is_none_or(|member| member.waiting.is_none()) {
             let first = self.members.iter().find(|(_, member)| member.waiting.is_some());
             self.leader = first.map(|(id, _)| id.clone());
         }
@@ -528,7 +531,7 @@ impl Group {
         match self.phase {
             Phase::Empty => {}
             Phase::Preparing { .. } => self.try_complete_join(now, out),
-            Phase::Completing { .. } | Phase::Stable => self.prepare(now, 0, out),
+            Phase::Completing { .. } | Phase::Stable => self.prepare(now, out),
         }
     }
 

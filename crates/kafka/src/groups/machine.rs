@@ -200,11 +200,11 @@ impl Groups {
         let delay = self.limits.initial_delay;
         let name: Arc<str> = join.group.as_str().into();
         let entry = self.groups.entry(Arc::clone(&name)).or_insert_with(|| Entry {
-            group: Group::new(&join.protocol_type),
+            group: Group::new(&join.protocol_type, delay),
             deadline: None,
             bytes: 0,
         });
-        entry.group.join(now, delay, join, out);
+        entry.group.join(now, join, out);
         self.settle(&name);
     }
 

@@ -1,0 +1,8 @@
+//! The front over a real broker: requests in as bytes, responses out as bytes.
+
+mod client;
+mod connections;
+mod groups;
+mod records;
+mod topics;
+mod versions;
