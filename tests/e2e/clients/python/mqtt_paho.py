@@ -1,0 +1,157 @@
+"""MQTT through paho: publishes what standard input says, or prints what a subscription gets."""
+
+import json
+import queue
+import sys
+import threading
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from options import parse, tell, tohex, unhex
+
+# A persistent session outlives any test.
+SESSION_SECONDS = 3600
+RECONNECT_SECONDS_MIN, RECONNECT_SECONDS_MAX = 0.05, 0.2
+
+
+def connect(options, **callbacks):
+    five = options.number("version", 5) == 5
+    clean = options.flag("clean", True)
+    extra = {} if five else {"clean_session": clean}
+    client = mqtt.Client(
+        mqtt.CallbackAPIVersion.VERSION2,
+        client_id=options.get("id", ""),
+        protocol=mqtt.MQTTv5 if five else mqtt.MQTTv311,
+        **extra,
+    )
+    for name, callback in callbacks.items():
+        setattr(client, name, callback)
+    client.reconnect_delay_set(RECONNECT_SECONDS_MIN, RECONNECT_SECONDS_MAX)
+    client.max_queued_messages_set(0)
+    if "will_topic" in options:
+        client.will_set(
+            options["will_topic"], unhex(options["will_payload"]), options.number("will_qos", 1),
+            options.flag("will_retain"),
+        )
+    host, port = options["address"].rsplit(":", 1)
+    if five:
+        properties = Properties(PacketTypes.CONNECT)
+        if not clean:
+            properties.SessionExpiryInterval = SESSION_SECONDS
+        client.connect(host, int(port), options.number("keep_alive", 60), clean_start=clean, properties=properties)
+    else:
+        client.connect(host, int(port), options.number("keep_alive", 60))
+    client.loop_start()
+    return client, five
+
+
+def publish_properties(message):
+    properties = Properties(PacketTypes.PUBLISH)
+    for name, key in [("ContentType", "content_type"), ("ResponseTopic", "response_topic"),
+                      ("MessageExpiryInterval", "expiry"), ("PayloadFormatIndicator", "payload_format")]:
+        if message.get(key) is not None:
+            setattr(properties, name, message[key])
+    if message.get("correlation") is not None:
+        properties.CorrelationData = unhex(message["correlation"])
+    if message.get("user"):
+        properties.UserProperty = [tuple(pair) for pair in message["user"]]
+    return properties
+
+
+def publish(options):
+    indexes, lock, progress = {}, threading.Lock(), queue.Queue()
+
+    def on_publish(_client, _userdata, mid, reason, _properties):
+        with lock:
+            index = indexes.pop(mid)
+        tell("acked", index=index, reason=getattr(reason, "value", 0))
+        progress.put(index)
+
+    client, five = connect(options, on_publish=on_publish)
+    # With `flood` it sends without end, its count as payload, until standard input closes.
+    flood = options.flag("flood")
+    stopping = threading.Event()
+    if flood:
+        threading.Thread(target=lambda: (sys.stdin.read(), stopping.set()), daemon=True).start()
+        messages = ({"topic": options["topic"], "payload": str(n).encode().hex(), "qos": options.number("qos", 1)}
+                    for n in iter(int_counter(), None))
+    else:
+        messages = (json.loads(line) for line in sys.stdin)
+    window = options.number("window", 100)
+    sent = 0
+    waiting = 0
+    for message in messages:
+        if stopping.is_set():
+            break
+        with lock:
+            handle = client.publish(
+                message["topic"], unhex(message["payload"]), message.get("qos", 0), message.get("retain", False),
+                publish_properties(message) if five else None,
+            )
+            indexes[handle.mid] = sent
+        sent += 1
+        waiting += 1
+        while waiting >= window:
+            progress.get()
+            waiting -= 1
+    while waiting > 0:
+        progress.get()
+        waiting -= 1
+    client.disconnect()
+    client.loop_stop()
+    tell("done", sent=sent)
+
+
+def int_counter():
+    state = {"next": -1}
+
+    def count():
+        state["next"] += 1
+        return state["next"]
+
+    return count
+
+
+def subscribe(options):
+    def on_connect(client, _userdata, flags, reason, _properties):
+        tell("connected", session_present=flags.session_present, reason=reason.value)
+        if flags.session_present:
+            tell("ready")
+            return
+        qos = options.number("qos", 1)
+        if options.number("version", 5) == 5:
+            choice = SubscribeOptions(
+                qos, noLocal=options.flag("no_local"), retainAsPublished=options.flag("retain_as_published")
+            )
+            client.subscribe([(name, choice) for name in options["filter"].split(",")])
+        else:
+            client.subscribe([(name, qos) for name in options["filter"].split(",")])
+
+    def on_subscribe(_client, _userdata, _mid, reasons, _properties):
+        tell("ready", reasons=[reason.value for reason in reasons])
+
+    def on_message(_client, _userdata, message):
+        properties = message.properties
+        user = [list(pair) for pair in getattr(properties, "UserProperty", [])]
+        tell(
+            "message", topic=message.topic, payload=tohex(message.payload), qos=message.qos, retain=message.retain,
+            user=user, content_type=getattr(properties, "ContentType", None),
+            response_topic=getattr(properties, "ResponseTopic", None),
+            correlation=tohex(getattr(properties, "CorrelationData", None)),
+            expiry=getattr(properties, "MessageExpiryInterval", None),
+            payload_format=getattr(properties, "PayloadFormatIndicator", None),
+        )
+
+    client, _five = connect(options, on_connect=on_connect, on_subscribe=on_subscribe, on_message=on_message)
+    sys.stdin.read()
+    client.disconnect()
+    client.loop_stop()
+    tell("done")
+
+
+if __name__ == "__main__":
+    verb, given = parse()
+    {"publish": publish, "subscribe": subscribe}[verb](given)

@@ -1,0 +1,150 @@
+//! A child process: lines in, lines out, an end that is never forgotten.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::wait::{PATIENCE, wait_until};
+
+/// A running program whose standard output is read line by line. Killed when dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    errors: Arc<Mutex<String>>,
+    errors_reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts a program with piped input and output.
+    pub fn start(mut command: Command) -> Process {
+        let name = format!("{command:?}");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let (sender, lines) = mpsc::channel();
+        let output = child.stdout.take().expect("standard output is piped");
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let errors = Arc::new(Mutex::new(String::new()));
+        let (kept, mut stream) = (Arc::clone(&errors), child.stderr.take().expect("standard error is piped"));
+        let errors_reader = thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        let input = child.stdin.take();
+        Process { name, child, input, lines, errors, errors_reader: Some(errors_reader) }
+    }
+
+    /// Writes a line to its standard input.
+    pub fn write_line(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("standard input is open");
+        let written = input.write_all(line.as_bytes()).and_then(|()| input.write_all(b"\n"));
+        written.unwrap_or_else(|error| self.fail(&format!("does not read: {error}")));
+    }
+
+    /// Closes its standard input, which tells our client programs to end.
+    pub fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// The next line of output. Panics if none comes in time.
+    pub fn next_line(&mut self) -> String {
+        self.try_line(Instant::now() + PATIENCE).unwrap_or_else(|| self.fail("said nothing more"))
+    }
+
+    /// The next line of output, or `None` when there will be none before the deadline.
+    pub fn try_line(&mut self, deadline: Instant) -> Option<String> {
+        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// The next event of a client program that has one of the names; others are skipped, failures panic.
+    pub fn next_event(&mut self, names: &[&str]) -> Value {
+        loop {
+            let line = self.next_line();
+            let event: Value = serde_json::from_str(&line)
+                .unwrap_or_else(|error| panic!("{} said {line:?}: {error}", self.name));
+            let name = event["event"].as_str().expect("an event has a name");
+            if names.contains(&name) {
+                return event;
+            }
+            if matches!(name, "error" | "failed") {
+                self.fail(&line);
+            }
+        }
+    }
+
+    /// Waits for its end and returns how it ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        wait_until(&format!("{name} ends"), || self.child.try_wait().expect("a child can be waited for"))
+    }
+
+    /// Closes its input and expects that it ends well.
+    pub fn finish(mut self) {
+        self.close_input();
+        let status = self.wait();
+        if !status.success() {
+            self.fail(&format!("ended with {status}"));
+        }
+    }
+
+    /// What it wrote to standard error: all of it once it has ended.
+    pub fn errors(&mut self) -> String {
+        if let (Ok(Some(_)), Some(reader)) = (self.child.try_wait(), self.errors_reader.take()) {
+            reader.join().expect("reading does not panic");
+        }
+        self.errors.lock().unwrap().clone()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("our own child can be killed");
+        self.wait();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("process numbers are small");
+        // Safety: `kill` touches no memory, and the child was not waited for, so that the number is still its.
+        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        assert_eq!(sent, 0, "our own child can be signalled");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn fail(&mut self, what: &str) -> ! {
+        let errors = self.errors();
+        panic!("{} {what}; its errors:\n{errors}", self.name);
+    }
+
+    /// Whether it has ended, and how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
