@@ -368,6 +368,15 @@ fn metadata_with_every_field_is_written_at_every_version() {
     }
 }
 
+/// librdkafka 2.16 asks for all topics with three bytes too many, and was disconnected for it.
+#[test]
+fn bytes_after_a_control_message_are_ignored() {
+    let frame = "0003 000d 00000003 0007 72646b61666b61 00 00000000000000";
+    let (_, request) = decode_request(&bytes(frame), &Limits::default()).unwrap();
+    let Request::Metadata(request) = request else { panic!("{request:?}") };
+    assert_eq!(request.topics, None);
+}
+
 #[test]
 fn what_we_do_not_speak_is_named() {
     let error = |frame: &str| decode_request(&bytes(frame), &Limits::default()).unwrap_err();

@@ -3,7 +3,7 @@
 //! `kafka-wire` checks each length before it takes memory. Its errors end here and become ours.
 
 use bytes::Bytes;
-use kafka_wire_core::{ApiVersion, DecodeError, DecodeLimits, EncodeError as GeneratedEncodeError};
+use kafka_wire_core::{ApiVersion, DecodeError, DecodeLimits, Decoder, EncodeError as GeneratedEncodeError};
 
 use super::frame::Limits;
 use super::output::Output;
@@ -13,7 +13,8 @@ use super::writer::EncodeError;
 /// Tagged fields of one structure that a peer may send and we do not know.
 const UNKNOWN_TAGS_MAX: usize = 16;
 
-/// Decodes one body, all of it.
+/// Decodes one body. What follows it is ignored, as Apache Kafka does: librdkafka asks for all topics (Metadata 9 and
+/// later) with three bytes too many.
 pub(super) fn decode<M: kafka_wire::KafkaMessage>(
     body: Bytes,
     version: i16,
@@ -28,7 +29,8 @@ pub(super) fn decode<M: kafka_wire::KafkaMessage>(
     bounds.max_tagged_fields = UNKNOWN_TAGS_MAX;
     bounds.max_tag_bytes = body.len();
     bounds.max_total_tag_bytes = body.len();
-    M::decode_from_bytes(body, ApiVersion::new(version), bounds).map_err(malformed)
+    let mut decoder = Decoder::new(body, bounds).map_err(malformed)?;
+    M::decode(&mut decoder, ApiVersion::new(version)).map_err(malformed)
 }
 
 /// Appends one body. On an error the caller abandons the frame.
