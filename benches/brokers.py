@@ -1,4 +1,4 @@
-"""Starts the brokers that are compared, one at a time, each fresh in a directory of its own, and stops exactly those."""
+"""Starts the brokers that are compared, each fresh in a directory of its own, and stops exactly those."""
 
 import json
 import os
@@ -123,9 +123,15 @@ def robustmq(parent=None):
     command = [executable("broker-server", "server"), "start", "--any-port", "--data-dir", f"{data}/data"]
     broker = Broker("RobustMQ", command, data)
     listeners = broker.data / "data" / "listeners.json"
-    broker.wait_until(listeners.exists, "it wrote listeners.json")
-    broker.addresses = json.loads(listeners.read_text())
-    return broker
+
+    def has_addresses():
+        try:
+            broker.addresses = json.loads(listeners.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        return True
+
+    return broker.wait_until(has_addresses, "it wrote listeners.json")
 
 
 def sink(parent=None):

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Kafka: this repository's broker against Apache Kafka from Maven Central in its default configuration.
 
-The tools are Kafka's own ProducerPerformance and ConsumerPerformance, the same for both brokers: producer defaults
-(acks=all, idempotent, 16 KB batches, 5 ms linger), no compression. Both brokers run for the whole time, because a
-Java broker needs a warm-up; each run is one broker's, in turns, on a topic of its own, and the first round does not
-count. A run produces the records and then fetches them from the beginning.
+The tool is librdkafka's rdkafka_performance with its defaults and acks=all or, with --tool java, Kafka's own
+ProducerPerformance and ConsumerPerformance with theirs (acks=all, idempotent, 16 KB batches): the same for both
+brokers, one partition, no compression. On few cores the Java tools cost more than either broker.
+
+Both brokers run for the whole time, because a Java broker needs a warm-up; each run is one broker's, in turns, on a
+topic of its own, and the first round does not count. A run produces the records and then fetches them.
 """
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -15,13 +18,14 @@ import subprocess
 import sys
 import time
 import uuid
-import base64
 from pathlib import Path
 
 import brokers
 import figures
 
-SIZES = {100: 1_000_000, 1024: 300_000}  # record bytes: records of a run
+# Record bytes: records of a run. Many, because librdkafka takes most of a second to begin, with any broker.
+SIZES = {100: 4_000_000, 1024: 500_000}
+WARM_UP_RECORDS = 1000  # create the topic, before the clock runs
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"
 CACHE = Path(os.environ.get("ROBUSTMQ_CACHE",
                             Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "robustmq"))
@@ -79,46 +83,75 @@ def apache_kafka(jars, parent=None):
     return broker.wait_until(lambda: brokers.accepts(broker.addresses["kafka"]), "it listened")
 
 
-def tool(jars, name, *options):
-    """Runs one of Kafka's tools; its output and its processor seconds."""
-    command = ["java", "-Xmx512M", *JVM, "-cp", jars, f"org.apache.kafka.tools.{name}", *options]
+def run_tool(command):
+    """Runs a tool; its output and its processor seconds."""
     before = os.times()
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     after = os.times()
     if done.returncode != 0:
-        sys.exit(f"{name} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return done.stdout, cpu
+        sys.exit(f"{command[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout, after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def produce(jars, broker, topic, size, records):
-    options = ["--topic", topic, "--num-records", str(records), "--record-size", str(size), "--throughput", "-1",
-               "--command-property", f"bootstrap.servers={broker.addresses['kafka']}"]
+class Librdkafka:
+    """librdkafka's own performance tool."""
+
+    def __init__(self, _):
+        build = brokers.REPOSITORY / "benches" / "kafka" / "build-tool"
+        done = subprocess.run([str(build)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise brokers.Unavailable(f"rdkafka_performance cannot be built:\n{done.stderr}")
+        self.program = done.stdout.strip()
+
+    def run(self, address, topic, records, *options):
+        place = ["-b", address, "-t", topic, "-p", "0"]
+        return run_tool([self.program, *place, "-c", str(records), "-q", *options])
+
+    def produce(self, address, topic, size, records):
+        output, cpu = self.run(address, topic, records, "-P", "-s", str(size), "-a", "-1")
+        found = re.search(r"(\d+) delivered \(offset \d+, 0 failed\) in \d+ms: (\d+) msgs/s", output)
+        return output, found and int(found[1]), found and float(found[2]), cpu
+
+    def fetch(self, address, topic, records):
+        output, cpu = self.run(address, topic, records, "-C", "-o", "beginning")
+        found = re.search(r"(\d+) messages \(\d+ bytes\) consumed in \d+ms: (\d+) msgs/s", output)
+        return output, found and int(found[1]), found and float(found[2]), cpu
+
+
+class JavaTools:
+    """Apache Kafka's performance tools."""
+
+    def __init__(self, jars):
+        self.jars = jars
+
+    def run(self, name, *options):
+        return run_tool(["java", "-Xmx512M", *JVM, "-cp", self.jars, f"org.apache.kafka.tools.{name}", *options])
+
+    def produce(self, address, topic, size, records):
+        output, cpu = self.run(
+            "ProducerPerformance", "--topic", topic, "--num-records", str(records), "--record-size", str(size),
+            "--throughput", "-1", "--command-property", f"bootstrap.servers={address}")
+        found = re.search(r"(\d+) records sent, ([\d.]+) records/sec", output.strip().splitlines()[-1])
+        return output, found and int(found[1]), found and float(found[2]), cpu
+
+    def fetch(self, address, topic, records):
+        output, cpu = self.run(
+            "ConsumerPerformance", "--topic", topic, "--bootstrap-server", address, "--timeout", "30000",
+            "--num-records", str(records))
+        lines = [line.split(", ") for line in output.strip().splitlines() if ", " in line]
+        found = dict(zip(lines[0], lines[-1])) if lines else {}
+        # Without the time that joining the group took, which is the tool's waiting.
+        return output, int(found.get("data.consumed.in.nMsg", 0)), float(found.get("fetch.nMsg.sec", 0)), cpu
+
+
+def step(broker, records, work):
+    """One step against one broker: its rate, and the processor time of both sides per record."""
     cpu = brokers.cpu_seconds(broker.pid)
-    output, tool_cpu = tool(jars, "ProducerPerformance", *options)
+    output, count, rate, tool_cpu = work()
     cpu = brokers.cpu_seconds(broker.pid) - cpu
-    last = output.strip().splitlines()[-1]
-    sent = re.search(r"(\d+) records sent, ([\d.]+) records/sec .*?, ([\d.]+) ms avg latency", last)
-    p99 = re.search(r"([\d.]+) ms 99th", last)
-    if sent is None or int(sent.group(1)) != records:
-        sys.exit(f"{broker.name}: the producer says: {last}")
-    return {"per_second": float(sent.group(2)), "p99_ms": float(p99.group(1)) if p99 else None,
-            "broker_us": cpu * 1e6 / records, "tool_us": tool_cpu * 1e6 / records}
-
-
-def fetch(jars, broker, topic, records):
-    options = ["--topic", topic, "--bootstrap-server", broker.addresses["kafka"], "--timeout", "30000",
-               "--num-records", str(records)]
-    cpu = brokers.cpu_seconds(broker.pid)
-    output, tool_cpu = tool(jars, "ConsumerPerformance", *options)
-    cpu = brokers.cpu_seconds(broker.pid) - cpu
-    lines = [line.split(", ") for line in output.strip().splitlines() if ", " in line]
-    found = dict(zip(lines[0], lines[-1]))
-    if int(found["data.consumed.in.nMsg"]) < records:
-        sys.exit(f"{broker.name}: {found['data.consumed.in.nMsg']} of {records} records were fetched")
-    # Without the time that joining the group took, which is the tool's waiting.
-    return {"per_second": float(found["fetch.nMsg.sec"]), "broker_us": cpu * 1e6 / records,
-            "tool_us": tool_cpu * 1e6 / records}
+    if not count or count < records:
+        sys.exit(f"{broker.name}: {count} of {records} records, says the tool:\n{output[-2000:]}")
+    return {"per_second": rate, "broker_us": cpu * 1e6 / records, "tool_us": tool_cpu * 1e6 / records}
 
 
 def main():
@@ -126,6 +159,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one round, a tenth of the records")
     parser.add_argument("--peer-only", action="store_true", help="Apache Kafka alone")
+    parser.add_argument("--tool", choices=["librdkafka", "java"], default="librdkafka")
     parser.add_argument("--data", help="directory for the brokers' data")
     parser.add_argument("--raw", help="append every single outcome to this file, one JSON object a line")
     arguments = parser.parse_args()
@@ -133,26 +167,32 @@ def main():
     rounds = 1 if arguments.quick else arguments.rounds
     before, machine = os.getloadavg()[0], figures.machine(arguments.data)
     jars, version = class_path()
+    tool = {"librdkafka": Librdkafka, "java": JavaTools}[arguments.tool](jars)
     outcomes = {}
     with apache_kafka(jars, arguments.data) as kafka:
         if arguments.peer_only:
-            measure(jars, [kafka], sizes, rounds, outcomes, arguments.raw)
+            measure(tool, [kafka], (sizes, rounds), outcomes, arguments.raw)
         else:
             with brokers.robustmq(arguments.data) as ours:
-                measure(jars, [kafka, ours], sizes, rounds, outcomes, arguments.raw)
-    print(f"{machine}; Apache Kafka {version}, heap 1 GB; {rounds} rounds\n")
+                measure(tool, [kafka, ours], (sizes, rounds), outcomes, arguments.raw)
+    print(f"{machine}; Apache Kafka {version}, heap 1 GB; tool: {arguments.tool}; {rounds} rounds\n")
     print("\n\n".join(filter(None, [figures.noise(before), report(outcomes)])))
 
 
-def measure(jars, running, sizes, rounds, outcomes, raw):
+def measure(tool, running, plan, outcomes, raw):
+    sizes, rounds = plan
     for number in range(rounds + 1):
         for size, records in sizes.items():
             for broker in running if number % 2 == 0 else running[::-1]:
                 topic = f"bench-{size}-{number}-{int(time.time())}"
-                steps = (("produce", produce(jars, broker, topic, size, records)),
-                         ("fetch", fetch(jars, broker, topic, records)))
-                for step, outcome in steps:
-                    told = {"row": f"{step} {size} B", "broker": broker.name, "round": number, **outcome}
+                address = broker.addresses["kafka"]
+                tool.produce(address, topic, size, WARM_UP_RECORDS)
+                steps = {
+                    "produce": step(broker, records, lambda: tool.produce(address, topic, size, records)),
+                    "fetch": step(broker, records, lambda: tool.fetch(address, topic, records)),
+                }
+                for name, outcome in steps.items():
+                    told = {"row": f"{name} {size} B", "broker": broker.name, "round": number, **outcome}
                     print(json.dumps(told), file=sys.stderr, flush=True)
                     if raw:
                         with open(raw, "a", encoding="utf-8") as file:
@@ -176,7 +216,8 @@ def report(outcomes):
             figures.short(cost[0]), figures.short(cost[1]), figures.ratio(*cost), "/".join(tools),
         ])
     return figures.table([
-        "records/s", "Apache Kafka", "RobustMQ", "times", "us CPU each, Kafka", "RobustMQ", "times less", "tool's CPU",
+        "records/s", "Apache Kafka", "RobustMQ", "times", "us CPU each, Kafka", "RobustMQ", "times less",
+        "tool's CPU",
     ], lines)
 
 
