@@ -174,7 +174,9 @@ pub(crate) async fn declare(
         if !filters.is_empty() {
             table.topics.push(Capturing { topic: topic.clone(), filters: filters.to_vec() });
         }
-        table.validate().map_err(|error| Error::with_source(ErrorKind::Conflict, "declare captures", error))?;
+        table
+            .validate()
+            .map_err(|error| Error::with_source(ErrorKind::Conflict, "declare captures", error))?;
         match resources.put(&table, Some(expect)).await {
             Ok(_) => {
                 core.shared().captures.take(&table);
@@ -222,7 +224,8 @@ async fn follow_once(
         let _ = ready.send(Ok(()));
     }
     let watch = resources.watch::<CaptureTable>(revision);
-    let mut watch = watch.map_err(|error| Error::with_source(ErrorKind::Unavailable, "watch captures", error))?;
+    let mut watch =
+        watch.map_err(|error| Error::with_source(ErrorKind::Unavailable, "watch captures", error))?;
     loop {
         let Ok((_, changes)) = watch.next().await else { return Ok(()) };
         for table in changes.into_iter().flatten().filter_map(|change| change.resource) {

@@ -97,7 +97,9 @@ impl Core {
                     self.deliver(&batch, targets.as_ref());
                 }
             }
-            CoreEvent::Decided { flight, outcome } => self.inner.outbox.borrow_mut().decided(flight, &outcome),
+            CoreEvent::Decided { flight, outcome } => {
+                self.inner.outbox.borrow_mut().decided(flight, &outcome)
+            }
             CoreEvent::TakeOver { key, epoch, answer } => sessions::take_over(self, &key, epoch, answer),
         }
     }
@@ -106,7 +108,8 @@ impl Core {
         let live = self.inner.outbox.borrow_mut().flush();
         let cores = self.inner.shared.mailboxes.len();
         for batch in live {
-            let addressed = address(&self.inner.shared.routes, &mut self.inner.cache.borrow_mut(), cores, &batch);
+            let addressed =
+                address(&self.inner.shared.routes, &mut self.inner.cache.borrow_mut(), cores, &batch);
             for (core, targets) in addressed {
                 if core == self.inner.id {
                     self.deliver(&batch, targets.as_ref());

@@ -150,7 +150,12 @@ impl MatchCache {
 pub(crate) type Addressed = (u16, Option<CoreTargets>);
 
 /// To which cores a batch of this topic goes.
-pub(crate) fn address(routes: &Routes, cache: &mut MatchCache, cores: usize, batch: &Batch) -> Vec<Addressed> {
+pub(crate) fn address(
+    routes: &Routes,
+    cache: &mut MatchCache,
+    cores: usize,
+    batch: &Batch,
+) -> Vec<Addressed> {
     if batch.topic.config.captures.is_empty() {
         let targets = cache.for_shard(routes, batch.shard, &batch.topic);
         return targets.iter().map(|(core, targets)| (*core, Some(Arc::clone(targets)))).collect();

@@ -37,6 +37,4 @@ pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};
 
 /// What the seam's signatures say of the log below, so that a front need not know `storage`.
-pub use storage::{
-    Append, BatchFlags, Offsets, Position, StoredBatch, TimeHit, TimeQuery, Watch, Watched,
-};
+pub use storage::{Append, BatchFlags, Offsets, Position, StoredBatch, TimeHit, TimeQuery, Watch, Watched};

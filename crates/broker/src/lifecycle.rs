@@ -74,7 +74,14 @@ pub(crate) async fn create(core: &Core, spec: TopicSpec) -> Result<Arc<Topic>, E
         if core.rows_handle().get(&place, row_key).await?.is_some() {
             return Err(Error::new(ErrorKind::AlreadyExists, "create a topic"));
         }
-        return Ok(Arc::new(planned(core, &spec.tenant, &spec.name, spec.origin, config, (home, TopicNumber(0), count))));
+        return Ok(Arc::new(planned(
+            core,
+            &spec.tenant,
+            &spec.name,
+            spec.origin,
+            config,
+            (home, TopicNumber(0), count),
+        )));
     }
     let number = next_number(core, home).await?;
     let topic = planned(core, &spec.tenant, &spec.name, spec.origin, config, (home, number, count));
@@ -148,9 +155,7 @@ pub(crate) async fn drop_shards(core: &Core, topic: &Topic) -> Result<(), Error>
     for shard in &topic.shards {
         let command = Command { changes: vec![Change::Drop { shard: *shard }], ..Command::default() };
         let dropped = core.group_of(*shard)?.commit(command).await;
-        dropped.map_err(|error| {
-            Error::with_source(crate::outbox::kind_of(error), "drop a shard", error)
-        })?;
+        dropped.map_err(|error| Error::with_source(crate::outbox::kind_of(error), "drop a shard", error))?;
     }
     let Some(number) = topic.shards.first().map(|shard| shard.topic()) else { return Ok(()) };
     let done = RowWrite::Delete { key: topics::number_key(b'd', number.0) };
@@ -259,14 +264,17 @@ async fn take_numbers(core: &Core, home: GroupId) -> Result<std::ops::Range<u32>
     for _ in 0..RETRIES {
         let row = core.rows_handle().get(&place, key.clone()).await?;
         let next = match &row {
-            Some(row) => row.value.as_ref().try_into().map(u32::from_be_bytes).map_err(|_| {
-                Error::new(ErrorKind::Corrupt, "read the next topic number")
-            })?,
+            Some(row) => row
+                .value
+                .as_ref()
+                .try_into()
+                .map(u32::from_be_bytes)
+                .map_err(|_| Error::new(ErrorKind::Corrupt, "read the next topic number"))?,
             None => 1,
         };
-        let end = next.checked_add(NUMBERS_STEP).ok_or_else(|| {
-            Error::new(ErrorKind::QuotaExceeded, "take a topic number")
-        })?;
+        let end = next
+            .checked_add(NUMBERS_STEP)
+            .ok_or_else(|| Error::new(ErrorKind::QuotaExceeded, "take a topic number"))?;
         let check = match row {
             Some(row) => Check::Version { key: key.clone(), version: row.version },
             None => Check::Absent { key: key.clone() },

@@ -56,12 +56,7 @@ impl Broker for Core {
         Publisher::new(self.clone(), tenant.clone(), sink)
     }
 
-    async fn read(
-        &self,
-        shard: ShardId,
-        from: Offset,
-        bytes_max: usize,
-    ) -> Result<Vec<StoredBatch>, Error> {
+    async fn read(&self, shard: ShardId, from: Offset, bytes_max: usize) -> Result<Vec<StoredBatch>, Error> {
         let group = self.group_of(shard)?;
         match group.log().read_tail(shard, from, bytes_max).map_err(log_error)? {
             Some(batches) => Ok(batches),

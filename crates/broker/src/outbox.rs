@@ -87,6 +87,8 @@ struct Flight {
 pub(crate) struct Outbox {
     mailbox: Arc<CoreMailbox>,
     open: AHashMap<(ShardId, bool), OpenBatch>,
+    /// Keys of `open` in the order in which they were opened: the same turn always gives the same command.
+    order: Vec<(ShardId, bool)>,
     lanes: Vec<Lane>,
     flights: Slab<Flight>,
     /// Wall-clock ms of this turn.
@@ -101,6 +103,7 @@ impl Outbox {
         Self {
             mailbox,
             open: AHashMap::new(),
+            order: Vec::new(),
             lanes: groups.iter().map(lane).collect(),
             flights: Slab::new(),
             turn_ms: 0,
@@ -131,13 +134,17 @@ impl Outbox {
         }
         let shard = topic.shards[partition(message.key, message.subject.as_bytes(), topic.shards.len())];
         let durable = message.guarantee == Guarantee::Durable;
-        let open = self.open.entry((shard, durable)).or_insert_with(|| OpenBatch {
-            topic: Arc::clone(topic),
-            shard,
-            guarantee: message.guarantee,
-            builder: BatchBuilder::with_capacity(1024),
-            waiters: Vec::new(),
-            rows: Vec::new(),
+        let order = &mut self.order;
+        let open = self.open.entry((shard, durable)).or_insert_with(|| {
+            order.push((shard, durable));
+            OpenBatch {
+                topic: Arc::clone(topic),
+                shard,
+                guarantee: message.guarantee,
+                builder: BatchBuilder::with_capacity(1024),
+                waiters: Vec::new(),
+                rows: Vec::new(),
+            }
         });
         let before = open.builder.len();
         open.append(message, self.turn_ms);
@@ -180,10 +187,11 @@ impl Outbox {
     pub(crate) fn flush(&mut self) -> Vec<Arc<Batch>> {
         self.requested = false;
         let mut live = Vec::new();
-        let keys: Vec<_> = self.open.keys().copied().collect();
-        for key in keys {
+        let mut order = std::mem::take(&mut self.order);
+        for key in order.drain(..) {
             live.extend(self.seal(key));
         }
+        self.order = order;
         for lane in 0..self.lanes.len() {
             self.submit(lane);
         }
@@ -362,7 +370,11 @@ impl Owned {
             subject: message.subject.into(),
             key: message.key.map(Into::into),
             value: message.value.map(Into::into),
-            headers: message.headers.iter().map(|(name, value)| ((*name).into(), value.map(Into::into))).collect(),
+            headers: message
+                .headers
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.map(Into::into)))
+                .collect(),
             guarantee: message.guarantee,
             retain: message.retain,
             rows: message.rows.to_vec(),
@@ -371,7 +383,8 @@ impl Owned {
 
     /// Lends the message to `use_it`.
     pub(crate) fn with<R>(&self, use_it: impl FnOnce(&Message<'_>) -> R) -> R {
-        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (&name[..], value.as_deref())).collect();
+        let headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| (&name[..], value.as_deref())).collect();
         use_it(&Message {
             subject: &self.subject,
             key: self.key.as_deref(),

@@ -43,7 +43,8 @@ impl Rows {
         writes: Vec<RowWrite>,
     ) -> impl Future<Output = Result<RowsOutcome, Error>> + use<> {
         let checks = checks.into_iter().map(Check::into_kv);
-        let rows = kv::Command { operations: checks.chain(writes.into_iter().map(RowWrite::into_kv)).collect() };
+        let rows =
+            kv::Command { operations: checks.chain(writes.into_iter().map(RowWrite::into_kv)).collect() };
         let (answer, outcome) = oneshot::channel();
         let refused = match self.group(place) {
             Ok(group) => {
@@ -67,7 +68,9 @@ impl Rows {
             match reply.rows {
                 Some(CommandResult::Applied { version }) => Ok(RowsOutcome::Done { version }),
                 Some(CommandResult::Conflict { .. }) => Ok(RowsOutcome::Refused),
-                Some(CommandResult::AlreadyApplied) | None => Err(Error::new(ErrorKind::Internal, "change rows")),
+                Some(CommandResult::AlreadyApplied) | None => {
+                    Err(Error::new(ErrorKind::Internal, "change rows"))
+                }
             }
         }
     }

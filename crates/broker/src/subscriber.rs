@@ -240,7 +240,8 @@ impl Subscriber {
             },
         };
         let batch = Arc::new(Batch::committed(topic, item.shard, stored));
-        let picked = if captures { self.pick(&batch, group, item.position) } else { Some(Picked::All(tags.into())) };
+        let picked =
+            if captures { self.pick(&batch, group, item.position) } else { Some(Picked::All(tags.into())) };
         picked.map_or(Taken::Nothing, |picked| Taken::Delivery(Delivery { batch, picked }))
     }
 
@@ -265,9 +266,10 @@ impl Subscriber {
     }
 
     fn tags(&self, subject: &str, group: &Group, position: Position) -> Vec<u32> {
-        let matching = self.filters.iter().filter(|known| {
-            position > known.since.get(group.id()) && known.filter.matches(subject)
-        });
+        let matching = self
+            .filters
+            .iter()
+            .filter(|known| position > known.since.get(group.id()) && known.filter.matches(subject));
         let mut tags: Vec<u32> = matching.map(|known| known.tag).collect();
         tags.sort_unstable();
         tags.dedup();

@@ -165,8 +165,7 @@ pub(crate) fn decode(mut input: Bytes) -> Option<Topic> {
     if count > usize::from(u16::MAX) || input.remaining() < count * 8 {
         return None;
     }
-    let shards =
-        (0..count).map(|_| ShardId::try_from(input.get_u64()).ok()).collect::<Option<Vec<_>>>()?;
+    let shards = (0..count).map(|_| ShardId::try_from(input.get_u64()).ok()).collect::<Option<Vec<_>>>()?;
     let captures = input.try_get_u16().ok()?;
     let captures = (0..captures).map(|_| take_text(&mut input)).collect::<Option<_>>()?;
     let extra = input.try_get_u16().ok()?;
@@ -197,9 +196,7 @@ mod tests {
 
     #[test]
     fn a_row_comes_back_as_it_went_and_every_cut_of_it_is_refused() {
-        let shard = |partition| {
-            ShardId::new(EngineKind::Segment, GroupId(1), TopicNumber(7), partition)
-        };
+        let shard = |partition| ShardId::new(EngineKind::Segment, GroupId(1), TopicNumber(7), partition);
         let topic = Topic {
             id: TopicId::from(9_u128),
             tenant: TenantId::default(),

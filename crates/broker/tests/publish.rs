@@ -37,7 +37,8 @@ fn message<'a>(subject: &'a str, value: &'a str, guarantee: Guarantee) -> Messag
 fn values(delivery: &Delivery) -> Vec<String> {
     let records = delivery.batch.records().expect("a sound batch");
     let picked = (0..).map_while(|nth| delivery.pick(nth));
-    let value = |index: usize| records.get(index).and_then(|record| record.value()).expect("a value").to_vec();
+    let value =
+        |index: usize| records.get(index).and_then(|record| record.value()).expect("a value").to_vec();
     picked.map(|(index, _)| String::from_utf8(value(index)).expect("text")).collect()
 }
 

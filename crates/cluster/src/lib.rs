@@ -15,4 +15,4 @@ mod rebuild;
 pub use command::{AppendCommand, Command, Reply};
 pub use group::{Completion, Group, SubmitError};
 pub use machine::{AppliedBatch, Observer};
-pub use node::{Node, NodeConfig, OpenError, Outside};
+pub use node::{JournalDriver, Node, NodeConfig, OpenError, Outside, RowStores};

@@ -12,6 +12,7 @@ use storage::journal::{Driver, Identity, Journal, JournalConfig, JournalError, J
 use storage::kv::{Kv, KvError, RocksKv};
 use storage::{BatchSource, Database, LogError, LogStore, LogStoreConfig};
 use thiserror::Error;
+use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::group::Group;
@@ -23,6 +24,10 @@ use crate::rebuild;
 /// Ends when its group is closed and everything taken is answered; without it nothing is acknowledged any more.
 const BUNDLER: TaskKind =
     TaskKind { name: "bundler", on_shutdown: OnShutdown::Finish, on_failure: OnFailure::Shutdown };
+
+/// Does the journal's work where there are no threads.
+const PUMP: TaskKind =
+    TaskKind { name: "journal", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 
 /// Sizes and places of a node.
 #[derive(Debug, Clone)]
@@ -116,11 +121,30 @@ pub struct Outside {
     /// Randomness: identity and salts.
     pub rng: Arc<dyn Rng>,
     /// Who does the journal's work.
-    pub driver: Driver,
+    pub driver: JournalDriver,
+    /// Where the rows of the groups are kept.
+    pub rows: RowStores,
     /// Where the groups' tasks run.
     pub tasks: Tasks,
     /// Told what is applied.
     pub observer: Arc<dyn Observer>,
+}
+
+/// Who does the journal's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalDriver {
+    /// Threads of its own.
+    Threads,
+    /// A task on the runtime that the node is opened on: for simulation, where everything is one thread.
+    Task,
+}
+
+/// Where the rows of the groups are kept.
+pub enum RowStores {
+    /// In a RocksDB below the data directory.
+    Database,
+    /// In what this answers for each group: for simulation. There is no rocksdb engine then.
+    Given(Box<dyn Fn(GroupId) -> Arc<dyn Kv>>),
 }
 
 /// An open node. Shared by all threads.
@@ -148,13 +172,13 @@ impl Node {
         let mut journal_config =
             JournalConfig::new(&dir, Identity { cluster: identity.cluster, node: identity.node });
         journal_config.segment_bytes = config.segment_bytes;
-        let opened =
-            Journal::open(journal_config, Arc::clone(&outside.disk), Arc::clone(&outside.rng), outside.driver);
-        let (journal, recovered) = opened.map_err(OpenError::Journal)?;
+        let (journal, recovered) = open_journal(journal_config, &outside)?;
         refuse_damage(&recovered)?;
-        let journal = Arc::new(journal);
-        let database = Database::open(&dir.join("rows")).map_err(OpenError::Rows)?;
-        let logs = open_logs(&config, &identity, &outside.disk, &database, &journal, &recovered)?;
+        let database = match &outside.rows {
+            RowStores::Database => Some(Database::open(&dir.join("rows")).map_err(OpenError::Rows)?),
+            RowStores::Given(_) => None,
+        };
+        let logs = open_logs(&config, &identity, &outside.disk, database.as_ref(), &journal, &recovered)?;
         let consensus = Groups::new(
             NodeId(identity.node),
             Arc::clone(&journal),
@@ -164,8 +188,8 @@ impl Node {
         let janitor = Janitor::new(Arc::clone(&journal), Arc::clone(&logs));
         let mut recovered = recovered;
         let found = recovered.groups.remove(&GroupId::META).unwrap_or_default();
-        let rows = RocksKv::open(Arc::clone(&database), GroupId::META).map_err(OpenError::Rows)?;
-        let meta = ReplicatedMeta::open(&consensus, found, Arc::new(rows), &outside.tasks).await;
+        let rows = rows_of(GroupId::META, &outside.rows, database.as_ref())?;
+        let meta = ReplicatedMeta::open(&consensus, found, rows, &outside.tasks).await;
         let meta = meta.map_err(|source| OpenError::Meta { source: Box::new(source) })?;
         janitor.watch_meta(meta.group().clone());
         let mut node = Node {
@@ -181,7 +205,7 @@ impl Node {
         for number in 1..=node.identity.data_groups {
             let id = GroupId(number);
             let log = logs.group(id).map_err(OpenError::Log)?;
-            let kv: Arc<dyn Kv> = Arc::new(RocksKv::open(Arc::clone(&database), id).map_err(OpenError::Rows)?);
+            let kv = rows_of(id, &outside.rows, database.as_ref())?;
             let flushed = Arc::new(Flushed::starting_at(log.applied().min(kv.applied())));
             let machine = DataMachine::new(
                 id,
@@ -192,8 +216,7 @@ impl Node {
             let machine: Box<dyn StateMachine> = Box::new(machine);
             let found = recovered.groups.remove(&id).unwrap_or_default();
             let handle = node.consensus.open(id, found, machine).await;
-            let handle =
-                handle.map_err(|source| OpenError::Group { group: id, source: Box::new(source) })?;
+            let handle = handle.map_err(|source| OpenError::Group { group: id, source: Box::new(source) })?;
             node.janitor.watch(id, Arc::clone(&log), Arc::clone(&kv), flushed, handle.clone());
             let group = Group::new(id, log, kv);
             let run = group.clone().run(handle);
@@ -297,11 +320,51 @@ fn refuse_damage(recovered: &Recovered) -> Result<(), OpenError> {
     Ok(())
 }
 
+fn open_journal(config: JournalConfig, outside: &Outside) -> Result<(Arc<Journal>, Recovered), OpenError> {
+    let wake = Arc::new(Notify::new());
+    let driver = match outside.driver {
+        JournalDriver::Threads => Driver::Threads,
+        JournalDriver::Task => {
+            let wake = Arc::clone(&wake);
+            Driver::Manual { wake: Arc::new(move || wake.notify_one()) }
+        }
+    };
+    let opened = Journal::open(config, Arc::clone(&outside.disk), Arc::clone(&outside.rng), driver);
+    let (journal, recovered) = opened.map_err(OpenError::Journal)?;
+    let journal = Arc::new(journal);
+    if outside.driver == JournalDriver::Task {
+        // Ends with the journal: it holds no handle that would keep it alive.
+        let pumped = Arc::downgrade(&journal);
+        outside.tasks.spawn(PUMP, "journal", async move {
+            loop {
+                wake.notified().await;
+                let Some(journal) = pumped.upgrade() else { return };
+                while journal.turn() {}
+            }
+        });
+    }
+    Ok((journal, recovered))
+}
+
+fn rows_of(
+    group: GroupId,
+    rows: &RowStores,
+    database: Option<&Arc<Database>>,
+) -> Result<Arc<dyn Kv>, OpenError> {
+    match (rows, database) {
+        (RowStores::Given(rows), _) => Ok(rows(group)),
+        (RowStores::Database, Some(database)) => {
+            Ok(Arc::new(RocksKv::open(Arc::clone(database), group).map_err(OpenError::Rows)?))
+        }
+        (RowStores::Database, None) => Err(OpenError::Rows(KvError::Damaged { what: "the rows" })),
+    }
+}
+
 fn open_logs(
     config: &NodeConfig,
     identity: &StoredIdentity,
     disk: &Arc<dyn Disk>,
-    database: &Arc<Database>,
+    database: Option<&Arc<Database>>,
     journal: &Arc<Journal>,
     recovered: &Recovered,
 ) -> Result<Arc<LogStore>, OpenError> {
@@ -316,7 +379,7 @@ fn open_logs(
     let rebuilt = LogStore::open(
         store_config,
         disk,
-        Some(Arc::clone(database)),
+        database.map(Arc::clone),
         (&source, &segments),
         &mut |info, log| rebuild::segment(journal, recovered, info, log),
     );

@@ -90,8 +90,7 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let foundation = Foundation::new(cores);
     let node_config = node_config(&config, cores);
     let consensus = Consensus::start(node_config, foundation.observer(), shutdown.clone())?;
-    let outside =
-        Outside { clock: Arc::new(SystemClock::new()), rng: Arc::new(SystemRng), offload: readers };
+    let outside = Outside { clock: Arc::new(SystemClock::new()), rng: Arc::new(SystemRng), offload: readers };
     let shared = foundation.build(consensus.node(), broker_config(&config), outside);
     let house = house::start(consensus.node(), Arc::clone(&shared), shutdown.clone());
     let house = house.map_err(StartError::system("start a thread"))?;

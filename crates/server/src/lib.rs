@@ -6,7 +6,6 @@ mod assembly;
 mod cli;
 mod config;
 
-
 pub use assembly::{StartError, start};
 pub use cli::{Exit, Invocation, Streams, run};
 pub use config::{

@@ -49,6 +49,11 @@ impl Inbox {
         tokio::time::timeout(PATIENCE, wait).await.expect("an event comes in time")
     }
 
+    /// The next event, if one waits.
+    pub fn try_next(&self) -> Option<Event> {
+        self.events.borrow_mut().pop_front()
+    }
+
     /// The next event, which must be a delivery.
     pub async fn delivery(&self) -> Delivery {
         match self.next().await {

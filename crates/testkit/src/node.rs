@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::{BrokerConfig, Core, Foundation, Outside, Shared};
-use cluster::{Node, NodeConfig, OpenError};
+use cluster::{JournalDriver, Node, NodeConfig, OpenError, RowStores};
 use rt::{Shutdown, StdDisk, SystemClock, SystemRng, Tasks};
-use storage::journal::{Driver, JournalError};
+use storage::journal::JournalError;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
 use tokio::task::{JoinHandle, LocalSet};
@@ -104,7 +104,8 @@ fn outside(foundation: &Foundation) -> cluster::Outside {
     cluster::Outside {
         disk: Arc::new(StdDisk::new()),
         rng: Arc::new(SystemRng),
-        driver: Driver::Threads,
+        driver: JournalDriver::Threads,
+        rows: RowStores::Database,
         tasks: Tasks::new(Shutdown::new()),
         observer: foundation.observer(),
     }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
-use cluster::{Node, NodeConfig, Observer, OpenError};
+use cluster::{JournalDriver, Node, NodeConfig, Observer, OpenError, RowStores};
 use rt::{Shutdown, StdDisk, SystemRng, Tasks};
-use storage::journal::Driver;
 use tokio::sync::oneshot;
 
 use super::{StartError, runtime};
@@ -68,7 +67,8 @@ fn run(
         let outside = cluster::Outside {
             disk: Arc::new(StdDisk::new()),
             rng: Arc::new(SystemRng),
-            driver: Driver::Threads,
+            driver: JournalDriver::Threads,
+            rows: RowStores::Database,
             tasks: Tasks::new(shutdown),
             observer,
         };

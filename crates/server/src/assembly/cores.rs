@@ -59,13 +59,8 @@ pub(super) fn start(
 ) -> Result<Vec<CoreThread>, StartError> {
     let (ready, started) = channel();
     let (kafka, coordinator) = kafka::Shared::new();
-    let plan = Plan {
-        config: config.clone(),
-        shared: Arc::clone(shared),
-        kafka,
-        shutdown: shutdown.clone(),
-        ready,
-    };
+    let plan =
+        Plan { config: config.clone(), shared: Arc::clone(shared), kafka, shutdown: shutdown.clone(), ready };
     // The first core has what there is one of: it reads what is stored before any core accepts.
     let mut first = Some(coordinator);
     let mut threads = Vec::new();

@@ -38,11 +38,7 @@ impl Listeners {
     }
 
     pub(super) fn addresses(&self) -> Vec<Address> {
-        vec![
-            ("mqtt", self.mqtt.address()),
-            ("kafka", self.kafka.address()),
-            ("http", self.http.address()),
-        ]
+        vec![("mqtt", self.mqtt.address()), ("kafka", self.kafka.address()), ("http", self.http.address())]
     }
 
     /// The sockets of each core, and the one for HTTP.

@@ -39,7 +39,9 @@ fn text(config: &Config, addresses: &[Address]) -> String {
     }
     let wide: Vec<_> = addresses.iter().filter(|(_, address)| !address.ip().is_loopback()).collect();
     if !wide.is_empty() {
-        text.push_str("\nWARNING: there is no access control yet, and these listeners are open to the network:\n");
+        text.push_str(
+            "\nWARNING: there is no access control yet, and these listeners are open to the network:\n",
+        );
         for (name, address) in wide {
             let _ = writeln!(text, "  {name} {address}");
         }

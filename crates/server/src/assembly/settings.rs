@@ -74,9 +74,10 @@ pub(super) fn kafka_config(config: &Config) -> kafka::Config {
     let settings = &config.kafka;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     kafka::Config {
-        advertised: settings.advertised.as_ref().map(|host| {
-            (host.name().to_owned(), host.port().unwrap_or_else(|| settings.bind.port()))
-        }),
+        advertised: settings
+            .advertised
+            .as_ref()
+            .map(|host| (host.name().to_owned(), host.port().unwrap_or_else(|| settings.bind.port()))),
         auto_create_topics: settings.auto_create,
         message_bytes_max: size(config.limits.max_message_bytes.bytes()),
         in_flight_bytes_max: size(config.limits.connection_inflight_bytes.bytes()),
