@@ -67,7 +67,7 @@ fn resident_bytes() -> usize {
 }
 
 /// Appends `total` batches to `shards` shards in entries of `per_entry`, a turn each; nanoseconds per batch.
-fn apply(log: &dyn Log, shards: u64, total: u64, per_entry: u64, first: u64, producer: bool) -> f64 {
+fn apply(log: &dyn Log, shards: u64, total: u64, per_entry: u64, producer: bool) -> f64 {
     let bytes = batch(producer.then_some(5));
     let mut header = BatchHeader::parse(&bytes).expect("a sound batch");
     let mut sequences = vec![0_i32; if producer { shards as usize } else { 0 }];
@@ -79,10 +79,10 @@ fn apply(log: &dyn Log, shards: u64, total: u64, per_entry: u64, first: u64, pro
                 header.base_sequence = sequences[number as usize];
                 sequences[number as usize] += 1;
             }
-            let batch = committed(&bytes, header, first + entry, ordinal as u16, 1);
+            let batch = committed(&bytes, header, 1 + entry, ordinal as u16, 1);
             std::hint::black_box(log.append(shard(number), batch).expect("append"));
         }
-        log.turn_ended(first + entry).expect("turn_ended");
+        log.turn_ended(1 + entry).expect("turn_ended");
     }
     started.elapsed().as_nanos() as f64 / total as f64
 }
@@ -92,10 +92,10 @@ fn main() {
     for (shards, per_entry) in [(1, 1), (1, 64), (1000, 64), (100_000, 1000)] {
         let store = open(&dir, &[], 64 << 20);
         let log = store.group(GROUP).expect("group");
-        let plain = apply(&*log, shards, 1_000_000, per_entry, 1, false);
+        let plain = apply(&*log, shards, 1_000_000, per_entry, false);
         let store = open(&dir, &[], 64 << 20);
         let log = store.group(GROUP).expect("group");
-        let idempotent = apply(&*log, shards, 1_000_000, per_entry, 1, true);
+        let idempotent = apply(&*log, shards, 1_000_000, per_entry, true);
         println!(
             "apply, {shards} shards, {per_entry} batches per turn: {plain:.0} ns/batch, idempotent {idempotent:.0}"
         );
@@ -108,7 +108,7 @@ fn main() {
 fn tail_reads(dir: &std::path::Path) {
     let store = open(dir, &[], 256 << 20);
     let log = store.group(GROUP).expect("group");
-    apply(&*log, 100, 100_000, 64, 1, false);
+    apply(&*log, 100, 100_000, 64, false);
     for (name, back, max) in
         [("1 batch at the tail", 1, 1), ("64 batches", 64, 64 * 210), ("1 batch, 500 back", 500, 1)]
     {
@@ -141,7 +141,7 @@ fn many_shards(dir: &std::path::Path) {
     let store = open(dir, &[], 0);
     let log = store.group(GROUP).expect("group");
     let before = resident_bytes();
-    apply(&*log, SHARDS, SHARDS, 1000, 1, false);
+    apply(&*log, SHARDS, SHARDS, 1000, false);
     let live = resident_bytes() - before;
     let segment = SegmentInfo { seq: 1, sealed: true, bytes: 0, groups: vec![(GROUP, 1, SHARDS / 1000)] };
     store.segment_sealed(segment.clone());

@@ -16,6 +16,9 @@ pub(crate) trait Evict: Send + Sync {
 /// A batch held in memory: shard, base offset, and what it costs in bytes.
 pub(crate) type Holding = (ShardId, u64, u32);
 
+/// What one holder is to give up: shards and base offsets.
+type Evicted = Vec<(ShardId, u64)>;
+
 /// Who holds batches in memory, in the order in which they came. What a holder gave up by itself counts on until its turn comes.
 pub(crate) struct Budget {
     bytes_max: usize,
@@ -56,14 +59,14 @@ impl Budget {
     /// Accounts what a holder took in, in order, and has the oldest given up where the budget is exceeded. The caller holds
     /// no lock that `evict` takes.
     pub(crate) fn add(&self, holder: HolderId, holdings: &[Holding]) {
-        let mut evicted: Vec<(Arc<dyn Evict>, Vec<(ShardId, u64)>)> = Vec::new();
+        let mut evicted: Vec<(Arc<dyn Evict>, Evicted)> = Vec::new();
         {
             let mut held = self.held.lock();
             for (shard, base, cost) in holdings {
                 held.bytes += *cost as usize;
                 held.queue.push_back(Entry { shard: *shard, base: *base, cost: *cost, holder: holder.0 });
             }
-            let mut by_holder: Vec<Vec<(ShardId, u64)>> = Vec::new();
+            let mut by_holder: Vec<Evicted> = Vec::new();
             while held.bytes > self.bytes_max {
                 let Some(oldest) = held.queue.pop_front() else { break };
                 held.bytes -= oldest.cost as usize;

@@ -73,7 +73,7 @@ fn append_plain(h: &mut Harness, rng: &SeededRng, model: &mut Model, shard: Shar
     let bytes = batch(&timestamps, None);
     let flags = if rng.below(4) == 0 { BatchFlags::AT_MOST_ONCE } else { BatchFlags::NONE };
     let outcome = h.append_all(&[(shard, bytes.clone(), flags)])[0];
-    let expected = model.store(shard, h.index(), timestamps, bytes, flags);
+    let expected = model.store(shard, h.index(), (timestamps, bytes), flags);
     assert_eq!(outcome, expected);
 }
 
@@ -94,7 +94,7 @@ fn append_produced(h: &mut Harness, rng: &SeededRng, model: &mut Model, shard: S
     if model.shards[&shard].dropped {
         assert_eq!(outcome, Append::ShardDropped);
     } else if sequence == next {
-        let expected = model.store(shard, h.index(), timestamps, bytes, BatchFlags::NONE);
+        let expected = model.store(shard, h.index(), (timestamps, bytes), BatchFlags::NONE);
         assert_eq!(outcome, expected);
         let Append::Stored { base } = expected else { return };
         let found = model.shards.get_mut(&shard).expect("every shard is modelled");
@@ -115,14 +115,8 @@ fn timestamps(rng: &SeededRng) -> Vec<i64> {
 }
 
 impl Model {
-    fn store(
-        &mut self,
-        shard: ShardId,
-        index: u64,
-        timestamps: Vec<i64>,
-        bytes: Bytes,
-        flags: BatchFlags,
-    ) -> Append {
+    fn store(&mut self, shard: ShardId, index: u64, batch: (Vec<i64>, Bytes), flags: BatchFlags) -> Append {
+        let (timestamps, bytes) = batch;
         let found = self.shards.get_mut(&shard).expect("every shard is modelled");
         if found.dropped {
             return Append::ShardDropped;

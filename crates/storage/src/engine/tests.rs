@@ -30,7 +30,7 @@ struct Store {
 const GROUP: GroupId = GroupId(1);
 
 impl Store {
-    fn new(engine: EngineKind, tail_cache_bytes: usize) -> Box<dyn Subject> {
+    fn subject(engine: EngineKind, tail_cache_bytes: usize) -> Box<dyn Subject> {
         let database = (engine == EngineKind::Rocksdb).then(|| {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let database = Database::open(dir.path()).expect("open rocksdb");
@@ -122,20 +122,20 @@ impl Subject for Store {
 
 #[test]
 fn the_segment_engine_keeps_its_promises() {
-    log_suite(&|| Store::new(EngineKind::Segment, 1 << 20), 60);
+    log_suite(&|| Store::subject(EngineKind::Segment, 1 << 20), 60);
 }
 
 #[test]
 fn the_segment_engine_keeps_its_promises_without_a_tail_cache() {
-    log_suite(&|| Store::new(EngineKind::Segment, 0), 60);
+    log_suite(&|| Store::subject(EngineKind::Segment, 0), 60);
 }
 
 #[test]
 fn the_memory_engine_keeps_its_promises() {
-    log_suite(&|| Store::new(EngineKind::Memory, 0), 60);
+    log_suite(&|| Store::subject(EngineKind::Memory, 0), 60);
 }
 
 #[test]
 fn the_rocksdb_engine_keeps_its_promises() {
-    log_suite(&|| Store::new(EngineKind::Rocksdb, 0), 2);
+    log_suite(&|| Store::subject(EngineKind::Rocksdb, 0), 2);
 }

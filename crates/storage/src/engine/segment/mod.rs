@@ -252,10 +252,11 @@ impl SegmentLog {
         extents: &[Extent],
     ) -> Result<(), LogError> {
         for extent in extents {
-            if extent.end() > search.start().0 && search.is_of_interest(extent.timestamp_max) {
-                if let Some(batch) = self.fetch(shard, extent)? {
-                    search.look(&batch);
-                }
+            if extent.end() > search.start().0
+                && search.is_of_interest(extent.timestamp_max)
+                && let Some(batch) = self.fetch(shard, extent)?
+            {
+                search.look(&batch);
             }
         }
         Ok(())

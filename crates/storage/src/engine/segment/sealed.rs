@@ -21,13 +21,16 @@ const SECTIONS_CACHED_BYTES: usize = 16 << 20;
 /// Bound: bytes of segments' extents in log order kept for scans over all shards.
 const ORDERED_CACHED_BYTES: usize = 32 << 20;
 
+/// The extents of a group in a segment, in log order.
+pub(super) type LogOrder = Vec<(ShardId, Extent)>;
+
 /// All sealed segments that have a footer.
 pub(super) struct Sealed {
     files: IndexFiles,
     segments: RwLock<BTreeMap<u64, SealedSegment>>,
     footers: Mutex<Lru<u64, Footer>>,
     sections: Mutex<Lru<(u64, ShardId, GroupId), Vec<Extent>>>,
-    ordered: Mutex<Lru<(u64, GroupId), Vec<(ShardId, Extent)>>>,
+    ordered: Mutex<Lru<(u64, GroupId), LogOrder>>,
     /// Segments below this one may be recycled without losing what must outlive them: the tails file tells it.
     tails_below: Mutex<u64>,
 }
@@ -102,11 +105,7 @@ impl Sealed {
     }
 
     /// All extents of a group in a segment, in log order.
-    pub(super) fn log_order(
-        &self,
-        seq: u64,
-        group: GroupId,
-    ) -> Result<Arc<Vec<(ShardId, Extent)>>, LogError> {
+    pub(super) fn log_order(&self, seq: u64, group: GroupId) -> Result<Arc<LogOrder>, LogError> {
         if let Some(found) = self.ordered.lock().get(&(seq, group)) {
             return Ok(found);
         }

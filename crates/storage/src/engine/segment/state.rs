@@ -86,10 +86,10 @@ impl State {
         let shard = self.shards.entry(shard_id).or_default();
         let count = u32::try_from(batch.header.offset_count()).unwrap_or(u32::MAX).max(1);
         let base = shard.end;
-        if batch.header.is_idempotent() {
-            if let Some(refused) = judge(shard, &batch, count) {
-                return refused;
-            }
+        if batch.header.is_idempotent()
+            && let Some(refused) = judge(shard, &batch, count)
+        {
+            return refused;
         }
         let cost = batch.location.len.saturating_add(CACHED_OVERHEAD);
         let extent = Extent::new(base, count, &batch);

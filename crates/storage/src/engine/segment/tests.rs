@@ -19,12 +19,14 @@ use crate::source::BatchSource;
 const GROUP: GroupId = GroupId(1);
 const OTHER: GroupId = GroupId(2);
 
+type Entry = (GroupId, ShardId, CommittedBatch);
+
 /// A stripe with the entries that were given to it, by segment.
 struct Rig {
     disk: SimDisk,
     journal: Arc<MemoryJournal>,
     stripe: Arc<SegmentStripe>,
-    entries: RefCell<BTreeMap<u64, Vec<(GroupId, ShardId, CommittedBatch)>>>,
+    entries: RefCell<BTreeMap<u64, Vec<Entry>>>,
     rebuilt: RefCell<Vec<u64>>,
 }
 
