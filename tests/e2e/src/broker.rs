@@ -36,6 +36,11 @@ impl Settings {
         self
     }
 
+    /// The settings as environment variables.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Takes ports that stay the same over restarts, for clients that reconnect.
     #[must_use]
     pub fn with_fixed_ports(mut self) -> Settings {
@@ -93,7 +98,7 @@ impl Broker {
             command.arg("--any-port");
         }
         clean(&mut command);
-        command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(settings.variables());
         command
     }
 

@@ -1,5 +1,6 @@
 //! A child process: lines in, lines out, an end that is never forgotten.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -17,6 +18,8 @@ pub struct Process {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
+    /// Events that came while another was waited for.
+    kept: VecDeque<Value>,
     errors: Arc<Mutex<String>>,
     errors_reader: Option<JoinHandle<()>>,
 }
@@ -45,7 +48,15 @@ impl Process {
             }
         });
         let input = child.stdin.take();
-        Process { name, child, input, lines, errors, errors_reader: Some(errors_reader) }
+        Process {
+            name,
+            child,
+            input,
+            lines,
+            kept: VecDeque::new(),
+            errors,
+            errors_reader: Some(errors_reader),
+        }
     }
 
     /// Writes a line to its standard input.
@@ -73,19 +84,23 @@ impl Process {
         }
     }
 
-    /// The next event of a client program that has one of the names; others are skipped, failures panic.
+    /// The next event of a client program that has one of the names. Others keep their turn; failures panic.
     pub fn next_event(&mut self, names: &[&str]) -> Value {
+        let wanted = |event: &Value| event["event"].as_str().is_some_and(|name| names.contains(&name));
+        if let Some(event) = self.kept.iter().position(wanted).and_then(|at| self.kept.remove(at)) {
+            return event;
+        }
         loop {
             let line = self.next_line();
             let event: Value = serde_json::from_str(&line)
                 .unwrap_or_else(|error| panic!("{} said {line:?}: {error}", self.name));
-            let name = event["event"].as_str().expect("an event has a name");
-            if names.contains(&name) {
+            if wanted(&event) {
                 return event;
             }
-            if matches!(name, "error" | "failed") {
+            if event["event"] == "error" || event["event"] == "failed" {
                 self.fail(&line);
             }
+            self.kept.push_back(event);
         }
     }
 

@@ -42,7 +42,9 @@ def produce(options):
             if error is not None:
                 tell("failed", index=index, message=str(error))
             else:
-                tell("acked", index=index, partition=message.partition(), offset=message.offset())
+                # Nobody tells the offset when nothing is acknowledged.
+                offset = -1 if message.offset() is None else message.offset()
+                tell("acked", index=index, partition=message.partition(), offset=offset)
         return on_delivery
 
     stopping = threading.Event()

@@ -62,57 +62,50 @@ def publish_properties(message):
 
 
 def publish(options):
-    indexes, lock, progress = {}, threading.Lock(), queue.Queue()
+    # paho holds its own lock when it calls back, so that the callback must not wait for ours.
+    answers = queue.Queue()
+    client, five = connect(
+        options,
+        on_publish=lambda _client, _userdata, mid, reason, _properties: answers.put(
+            (mid, getattr(reason, "value", 0))),
+    )
+    indexes = {}
 
-    def on_publish(_client, _userdata, mid, reason, _properties):
-        with lock:
-            index = indexes.pop(mid)
-        tell("acked", index=index, reason=getattr(reason, "value", 0))
-        progress.put(index)
+    def tell_answer():
+        mid, reason = answers.get()
+        tell("acked", index=indexes.pop(mid), reason=reason)
 
-    client, five = connect(options, on_publish=on_publish)
     # With `flood` it sends without end, its count as payload, until standard input closes.
-    flood = options.flag("flood")
-    stopping = threading.Event()
-    if flood:
+    if options.flag("flood"):
+        stopping = threading.Event()
         threading.Thread(target=lambda: (sys.stdin.read(), stopping.set()), daemon=True).start()
-        messages = ({"topic": options["topic"], "payload": str(n).encode().hex(), "qos": options.number("qos", 1)}
-                    for n in iter(int_counter(), None))
+        messages = endless(options, stopping)
     else:
         messages = (json.loads(line) for line in sys.stdin)
     window = options.number("window", 100)
     sent = 0
-    waiting = 0
     for message in messages:
-        if stopping.is_set():
-            break
-        with lock:
-            handle = client.publish(
-                message["topic"], unhex(message["payload"]), message.get("qos", 0), message.get("retain", False),
-                publish_properties(message) if five else None,
-            )
-            indexes[handle.mid] = sent
+        handle = client.publish(
+            message["topic"], unhex(message["payload"]), message.get("qos", 0), message.get("retain", False),
+            publish_properties(message) if five else None,
+        )
+        indexes[handle.mid] = sent
         sent += 1
-        waiting += 1
-        while waiting >= window:
-            progress.get()
-            waiting -= 1
-    while waiting > 0:
-        progress.get()
-        waiting -= 1
+        while len(indexes) >= window or not answers.empty():
+            tell_answer()
+    while indexes:
+        tell_answer()
     client.disconnect()
     client.loop_stop()
     tell("done", sent=sent)
 
 
-def int_counter():
-    state = {"next": -1}
-
-    def count():
-        state["next"] += 1
-        return state["next"]
-
-    return count
+def endless(options, stopping):
+    """The count as payload, without end, until told to stop."""
+    count = 0
+    while not stopping.is_set():
+        yield {"topic": options["topic"], "payload": str(count).encode().hex(), "qos": options.number("qos", 1)}
+        count += 1
 
 
 def subscribe(options):
