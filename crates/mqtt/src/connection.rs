@@ -234,7 +234,7 @@ impl<B: Broker> Connection<B> {
             match result {
                 Ok(()) => encode_ack(kind, owed.id, turn.output.buffer()),
                 Err(error) => {
-                    warn!(client = %self.client, err = %error, "a publication was not stored");
+                    debug!(client = %self.client, err = %error, "a publication was not stored");
                     let reason = publish_reason(error);
                     // An older client can only be told by closing: it sends the message again.
                     if self.peer.version != Version::V5 {

@@ -1,0 +1,397 @@
+//! A broker with the front on a real socket, and a client that speaks packets or bytes.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use mqtt::{Front, MqttConfig};
+use net::{CoreIo, drive};
+use tempfile::TempDir;
+use testkit::TestNode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use wire::mqtt::{
+    Ack, AckKind, Connect, Decoded, Decoder, Delivery, Disconnect, Exchange, Expect, Packet, Peer,
+    Properties, PropertiesBuf, Property, Publish, Qos, ReasonCode, SubscribeOptions, Version, Will,
+    encode_pingreq,
+};
+
+/// How long a client waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node with an MQTT listener.
+pub(crate) struct Broker {
+    node: TestNode,
+    front: Rc<Front<broker::Core>>,
+    address: SocketAddr,
+}
+
+impl Broker {
+    pub(crate) async fn start() -> Broker {
+        Broker::with(MqttConfig::default()).await
+    }
+
+    pub(crate) async fn with(config: MqttConfig) -> Broker {
+        Broker::over(TestNode::start().await, config).await
+    }
+
+    async fn over(node: TestNode, config: MqttConfig) -> Broker {
+        let front = Rc::new(Front::new(config, node.core.clone()));
+        front.recover().await.expect("wills can be read");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let served = Rc::clone(&front);
+        tokio::task::spawn_local(async move {
+            let io = CoreIo::new();
+            while let Ok((stream, peer)) = listener.accept().await {
+                let (session, mailbox) = served.session(peer);
+                tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, std::future::pending()));
+            }
+        });
+        Broker { node, front, address }
+    }
+
+    /// The value of a counter, summed over its labels.
+    pub(crate) fn counted(&self, name: &str, label: &str) -> u64 {
+        let samples = self.front.metrics().samples();
+        let wanted = samples.iter().filter(|sample| sample.name == name && sample.label.1 == label);
+        wanted.map(|sample| sample.value).sum()
+    }
+
+    /// A socket that has said nothing yet.
+    pub(crate) async fn socket(&self, version: Version) -> Client {
+        let stream = TcpStream::connect(self.address).await.expect("the broker accepts");
+        stream.set_nodelay(true).expect("an open socket");
+        Client { stream, version, received: BytesMut::new() }
+    }
+
+    /// A client that is accepted.
+    pub(crate) async fn client(&self, version: Version, id: &str) -> Client {
+        let mut client = self.socket(version).await;
+        client.connect(&Hello { id, ..Hello::default() }).await;
+        assert_eq!(client.connack().await, (false, ReasonCode::Success));
+        client
+    }
+
+    /// On what another one left.
+    pub(crate) async fn start_on(dir: TempDir) -> Broker {
+        Broker::over(TestNode::start_on(dir).await, MqttConfig::default()).await
+    }
+
+    /// Stops it in order. What still runs on this core must end before its directory can be used again.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.node.stop().await
+    }
+}
+
+/// A directory that goes from one core to the next.
+#[derive(Default)]
+pub(crate) struct Kept(RefCell<Option<TempDir>>);
+
+impl Kept {
+    pub(crate) fn put(&self, dir: TempDir) {
+        *self.0.borrow_mut() = Some(dir);
+    }
+
+    pub(crate) fn take(&self) -> TempDir {
+        self.0.borrow_mut().take().expect("the core before has put it there")
+    }
+}
+
+/// What a CONNECT says.
+#[derive(Clone, Copy)]
+pub(crate) struct Hello<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) clean_start: bool,
+    pub(crate) keep_alive: u16,
+    pub(crate) expiry: Option<u32>,
+    pub(crate) receive_maximum: Option<u16>,
+    pub(crate) packet_size_max: Option<u32>,
+    pub(crate) will: Option<Will<'a>>,
+}
+
+impl Default for Hello<'_> {
+    fn default() -> Self {
+        Hello {
+            id: "c",
+            clean_start: true,
+            keep_alive: 0,
+            expiry: None,
+            receive_maximum: None,
+            packet_size_max: None,
+            will: None,
+        }
+    }
+}
+
+impl<'a> Hello<'a> {
+    /// Of a session that lasts, in either version.
+    pub(crate) fn lasting(id: &'a str) -> Hello<'a> {
+        Hello { id, clean_start: false, expiry: Some(3600), ..Hello::default() }
+    }
+}
+
+/// One client.
+pub(crate) struct Client {
+    stream: TcpStream,
+    version: Version,
+    received: BytesMut,
+}
+
+/// A PUBLISH that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: Qos,
+    pub(crate) id: Option<u16>,
+    pub(crate) dup: bool,
+    pub(crate) retain: bool,
+    pub(crate) properties: String,
+}
+
+pub(crate) fn id(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap()
+}
+
+impl Client {
+    // What it says.
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        // A broker that has closed already is found out by what follows.
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    pub(crate) async fn connect(&mut self, hello: &Hello<'_>) {
+        let mut properties = PropertiesBuf::new();
+        let said = [
+            hello.expiry.map(Property::SessionExpiryInterval),
+            hello.receive_maximum.and_then(NonZeroU16::new).map(Property::ReceiveMaximum),
+            hello.packet_size_max.and_then(NonZeroU32::new).map(Property::MaximumPacketSize),
+        ];
+        for property in said.into_iter().flatten() {
+            properties.push(property).unwrap();
+        }
+        let connect = Connect {
+            version: self.version,
+            clean_start: hello.clean_start,
+            keep_alive: hello.keep_alive,
+            properties: properties.view(),
+            client_id: hello.id,
+            will: hello.will,
+            user_name: None,
+            password: None,
+        };
+        self.encode(|out, peer| connect.encode(out, peer).unwrap()).await;
+    }
+
+    async fn encode(&mut self, write: impl FnOnce(&mut BytesMut, &Peer)) {
+        let mut out = BytesMut::new();
+        write(&mut out, &Peer::new(self.version));
+        self.send(&out).await;
+    }
+
+    pub(crate) async fn subscribe(&mut self, filter: &str, qos: Qos) {
+        let codes = self.subscribe_with(filter, SubscribeOptions::new(qos), None).await;
+        assert_eq!(codes, [ReasonCode::from_u8(qos as u8).unwrap()]);
+    }
+
+    /// Subscribes and waits for the answer.
+    pub(crate) async fn subscribe_with(
+        &mut self,
+        filter: &str,
+        options: SubscribeOptions,
+        identifier: Option<u32>,
+    ) -> Vec<ReasonCode> {
+        let mut properties = PropertiesBuf::new();
+        if let Some(identifier) = identifier.and_then(NonZeroU32::new) {
+            properties.push(Property::SubscriptionIdentifier(identifier)).unwrap();
+        }
+        let exchange = Exchange { packet_id: id(77), properties: properties.view() };
+        self.encode(|out, peer| exchange.encode_subscribe(&[(filter, options)], out, peer).unwrap()).await;
+        self.codes().await
+    }
+
+    pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Vec<ReasonCode> {
+        let exchange = Exchange { packet_id: id(78), properties: Properties::EMPTY };
+        self.encode(|out, peer| exchange.encode_unsubscribe(&[filter], out, peer).unwrap()).await;
+        self.codes().await
+    }
+
+    async fn codes(&mut self) -> Vec<ReasonCode> {
+        self.read(|packet| match packet {
+            Packet::Suback(ack) | Packet::Unsuback(ack) => ack.codes().collect(),
+            other => panic!("SUBACK or UNSUBACK was expected: {other:?}"),
+        })
+        .await
+    }
+
+    pub(crate) async fn publish(&mut self, topic: &str, payload: &[u8], delivery: Delivery) {
+        self.publish_with(topic, payload, delivery, (false, Properties::EMPTY)).await;
+    }
+
+    pub(crate) async fn publish_retained(&mut self, topic: &str, payload: &[u8], delivery: Delivery) {
+        self.publish_with(topic, payload, delivery, (true, Properties::EMPTY)).await;
+    }
+
+    pub(crate) async fn publish_with(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        delivery: Delivery,
+        how: (bool, Properties<'_>),
+    ) {
+        let publish = Publish { delivery, retain: how.0, topic, properties: how.1, payload };
+        self.encode(|out, peer| publish.encode(out, peer).unwrap()).await;
+    }
+
+    /// Publishes with QoS 1 and waits for PUBACK.
+    pub(crate) async fn publish_durably(&mut self, topic: &str, payload: &[u8]) {
+        self.publish(topic, payload, Delivery::AtLeastOnce { id: id(1), dup: false }).await;
+        assert_eq!(self.ack().await, (AckKind::Puback, 1, ReasonCode::Success));
+    }
+
+    pub(crate) async fn acknowledge(&mut self, kind: AckKind, number: u16) {
+        self.acknowledge_with(kind, number, ReasonCode::Success).await;
+    }
+
+    pub(crate) async fn acknowledge_with(&mut self, kind: AckKind, number: u16, reason: ReasonCode) {
+        let ack = Ack { packet_id: id(number), reason, properties: Properties::EMPTY };
+        self.encode(|out, peer| ack.encode(kind, out, peer).unwrap()).await;
+    }
+
+    pub(crate) async fn disconnect(&mut self, reason: ReasonCode, properties: Properties<'_>) {
+        let disconnect = Disconnect { reason, properties };
+        self.encode(|out, peer| disconnect.encode(out, peer).unwrap()).await;
+    }
+
+    /// Good-bye, and the broker has closed: the session is given up.
+    pub(crate) async fn leave(mut self) {
+        self.disconnect(ReasonCode::Success, Properties::EMPTY).await;
+        self.closed().await;
+    }
+
+    // What it hears.
+
+    /// The next packet, as `look` sees it.
+    pub(crate) async fn read<R>(&mut self, look: impl FnOnce(Packet<'_>) -> R) -> R {
+        let decoder = Decoder { expect: Expect::FromServer(self.version), packet_size_max: u32::MAX };
+        loop {
+            match decoder.decode(&self.received) {
+                Decoded::Packet(packet, len) => {
+                    let seen = look(packet);
+                    self.received.advance(len);
+                    return seen;
+                }
+                Decoded::NeedMore(_) => {}
+                Decoded::Malformed(malformed) => panic!("the broker sent rubbish: {malformed:?}"),
+            }
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            let count = read.expect("a packet comes in time").expect("the connection is whole");
+            assert_ne!(count, 0, "the broker closed the connection");
+        }
+    }
+
+    pub(crate) async fn connack(&mut self) -> (bool, ReasonCode) {
+        self.read(|packet| match packet {
+            Packet::Connack(connack) => (connack.session_present, connack.reason),
+            other => panic!("CONNACK was expected: {other:?}"),
+        })
+        .await
+    }
+
+    pub(crate) async fn ack(&mut self) -> (AckKind, u16, ReasonCode) {
+        self.read(|packet| {
+            let (kind, ack) = match packet {
+                Packet::Puback(ack) => (AckKind::Puback, ack),
+                Packet::Pubrec(ack) => (AckKind::Pubrec, ack),
+                Packet::Pubrel(ack) => (AckKind::Pubrel, ack),
+                Packet::Pubcomp(ack) => (AckKind::Pubcomp, ack),
+                other => panic!("an acknowledgement was expected: {other:?}"),
+            };
+            (kind, ack.packet_id.get(), ack.reason)
+        })
+        .await
+    }
+
+    pub(crate) async fn message(&mut self) -> Message {
+        self.read(|packet| match packet {
+            Packet::Publish(publish) => Message {
+                topic: publish.topic.to_owned(),
+                payload: publish.payload.to_vec(),
+                qos: publish.delivery.qos(),
+                id: publish.delivery.packet_id().map(NonZeroU16::get),
+                dup: matches!(
+                    publish.delivery,
+                    Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. }
+                ),
+                retain: publish.retain,
+                properties: format!("{:?}", publish.properties),
+            },
+            other => panic!("PUBLISH was expected: {other:?}"),
+        })
+        .await
+    }
+
+    /// The payloads of the next messages, each acknowledged if it has to be.
+    pub(crate) async fn payloads(&mut self, count: usize) -> Vec<String> {
+        let mut payloads = Vec::new();
+        while payloads.len() < count {
+            let message = self.message().await;
+            payloads.push(String::from_utf8(message.payload).unwrap());
+            if let (Qos::AtLeastOnce, Some(number)) = (message.qos, message.id) {
+                self.acknowledge(AckKind::Puback, number).await;
+            }
+        }
+        payloads
+    }
+
+    /// Nothing is on its way: a PINGREQ is answered first.
+    pub(crate) async fn nothing(&mut self) {
+        let mut ping = BytesMut::new();
+        encode_pingreq(&mut ping);
+        self.send(&ping).await;
+        self.read(|packet| assert_eq!(packet, Packet::Pingresp)).await;
+    }
+
+    /// The reason of the DISCONNECT that comes now.
+    pub(crate) async fn disconnected(&mut self) -> ReasonCode {
+        let reason = self
+            .read(|packet| match packet {
+                Packet::Disconnect(disconnect) => disconnect.reason,
+                other => panic!("DISCONNECT was expected: {other:?}"),
+            })
+            .await;
+        self.closed().await;
+        reason
+    }
+
+    /// The broker closes, and says nothing before.
+    pub(crate) async fn closed(&mut self) {
+        assert!(self.received.is_empty(), "{:?} was not read", self.received);
+        let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+        let count = read.expect("the broker closes in time").unwrap_or(0);
+        assert_eq!(count, 0, "the broker said {:x?}", &self.received[..]);
+    }
+
+    /// The broker says exactly this and closes.
+    pub(crate) async fn closed_after(&mut self, answer: &[u8], name: &str) {
+        loop {
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            if read.expect("the broker closes in time").unwrap_or(0) == 0 {
+                break;
+            }
+        }
+        assert_eq!(self.received, answer, "{name}");
+    }
+
+    /// Ends its side of the connection in the middle, and waits until the broker has noticed.
+    pub(crate) async fn vanish(mut self) {
+        // It may be closed already.
+        let _ = self.stream.shutdown().await;
+        self.closed().await;
+    }
+}

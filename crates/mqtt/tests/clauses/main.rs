@@ -1,0 +1,9 @@
+//! Transcripts: what a client sends and what it must get, against a whole broker core in this process. Each test is named after
+//! the requirement that it shows.
+
+mod connect;
+mod link;
+mod publish;
+mod session;
+mod subscribe;
+mod will;

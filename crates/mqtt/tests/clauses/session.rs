@@ -1,0 +1,219 @@
+//! Sessions that outlive their connection, and a broker that is stopped (statements 20 to 25, 51 to 62 and 91 to 94).
+
+use std::cell::Cell;
+
+use testkit::on_core;
+use wire::mqtt::{AckKind, Delivery, PropertiesBuf, Property, Qos, ReasonCode, Version};
+
+use crate::link::{Broker, Client, Hello, Kept, id};
+
+async fn back(broker: &Broker, hello: &Hello<'_>, is_present: bool) -> Client {
+    let mut client = broker.socket(Version::V5).await;
+    client.connect(hello).await;
+    assert_eq!(client.connack().await, (is_present, ReasonCode::Success));
+    client
+}
+
+#[test]
+fn mqtt_3_1_2_5_a_session_comes_back_with_what_it_missed() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut writer = broker.client(Version::V5, "w").await;
+        for version in [Version::V311, Version::V5] {
+            let mut client = broker.socket(version).await;
+            client.connect(&Hello::lasting("c")).await;
+            assert_eq!(client.connack().await, (version == Version::V5, ReasonCode::Success));
+            client.subscribe("t/#", Qos::AtLeastOnce).await;
+            writer.publish_durably("t/1", b"live").await;
+            assert_eq!(client.payloads(1).await, ["live"]);
+            client.leave().await;
+            for number in 0..300 {
+                writer.publish_durably("t/2", number.to_string().as_bytes()).await;
+            }
+            let mut client = broker.socket(version).await;
+            client.connect(&Hello::lasting("c")).await;
+            assert_eq!(client.connack().await, (true, ReasonCode::Success));
+            let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
+            assert_eq!(client.payloads(300).await, expected);
+            // And is live again.
+            writer.publish_durably("t/3", b"live").await;
+            assert_eq!(client.payloads(1).await, ["live"]);
+            client.leave().await;
+        }
+        // Clean Start ends it [MQTT-3.1.2-4].
+        let clean = Hello { clean_start: true, ..Hello::lasting("c") };
+        let mut client = back(&broker, &clean, false).await;
+        writer.publish_durably("t/4", b"x").await;
+        client.nothing().await;
+        client.leave().await;
+        back(&broker, &Hello::lasting("c"), true).await.nothing().await;
+    });
+}
+
+#[test]
+fn mqtt_4_4_0_1_what_was_not_acknowledged_comes_again_in_order() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut client = back(&broker, &Hello::lasting("c"), false).await;
+        client.subscribe("t", Qos::ExactlyOnce).await;
+        let mut writer = broker.client(Version::V5, "w").await;
+        for number in 1..=6u16 {
+            let delivery = match number % 2 {
+                0 => Delivery::ExactlyOnce { id: id(number), dup: false },
+                _ => Delivery::AtLeastOnce { id: id(number), dup: false },
+            };
+            writer.publish("t", number.to_string().as_bytes(), delivery).await;
+        }
+        let mut first = Vec::new();
+        for _ in 0..6 {
+            first.push(client.message().await);
+        }
+        // QoS 2 waits for its identifier to be durable; each QoS keeps its own order.
+        let of = |qos| first.iter().filter(|m| m.qos == qos).map(|m| m.payload.clone()).collect::<Vec<_>>();
+        assert_eq!(of(Qos::AtLeastOnce), [b"1", b"3", b"5"]);
+        assert_eq!(of(Qos::ExactlyOnce), [b"2", b"4", b"6"]);
+        let number_of =
+            |payload: &[u8]| first.iter().find(|m| m.payload == payload).and_then(|m| m.id).unwrap();
+        client.acknowledge(AckKind::Puback, number_of(b"3")).await;
+        client.acknowledge(AckKind::Pubrec, number_of(b"4")).await;
+        assert_eq!(client.ack().await, (AckKind::Pubrel, number_of(b"4"), ReasonCode::Success));
+        client.vanish().await;
+
+        let hello = Hello { receive_maximum: Some(3), ..Hello::lasting("c") };
+        let mut client = back(&broker, &hello, true).await;
+        for payload in ["1", "2"] {
+            let message = client.message().await;
+            assert_eq!((message.dup, message.id), (true, Some(number_of(payload.as_bytes()))));
+            assert_eq!(message.payload, payload.as_bytes());
+            match message.qos {
+                Qos::AtLeastOnce => client.acknowledge(AckKind::Puback, message.id.unwrap()).await,
+                _ => {
+                    client.acknowledge(AckKind::Pubrec, message.id.unwrap()).await;
+                }
+            }
+        }
+        // PUBREL of 4 in its place, then 5 and 6; the PUBREL of 2 when it is durable.
+        let mut rest = Vec::new();
+        while rest.len() < 4 {
+            let seen = client
+                .read(|packet| match packet {
+                    wire::mqtt::Packet::Publish(publish) => {
+                        assert!(matches!(
+                            publish.delivery,
+                            Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. }
+                        ));
+                        (String::from_utf8(publish.payload.to_vec()).unwrap(), publish.delivery.packet_id())
+                    }
+                    wire::mqtt::Packet::Pubrel(ack) => ("pubrel".to_owned(), Some(ack.packet_id)),
+                    other => panic!("{other:?}"),
+                })
+                .await;
+            if seen.0 == "pubrel" {
+                client.acknowledge(AckKind::Pubcomp, seen.1.unwrap().get()).await;
+            } else if seen.0 == "5" {
+                client.acknowledge(AckKind::Puback, seen.1.unwrap().get()).await;
+            }
+            rest.push(seen);
+        }
+        let at = |name: &str| rest.iter().position(|(seen, _)| seen == name).unwrap();
+        assert!(at("5") < at("6"), "{rest:?}");
+        let released: Vec<_> =
+            rest.iter().filter(|(seen, _)| seen == "pubrel").map(|(_, id)| id.unwrap().get()).collect();
+        assert!(released.contains(&number_of(b"4")) && released.contains(&number_of(b"2")), "{rest:?}");
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_23_a_session_ends_when_its_time_is_over() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut client = back(&broker, &Hello { expiry: Some(1), ..Hello::lasting("c") }, false).await;
+        client.subscribe("t", Qos::AtLeastOnce).await;
+        // DISCONNECT may change it (section 3.14.2.2.2).
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::SessionExpiryInterval(0)).unwrap();
+        client.disconnect(ReasonCode::Success, properties.view()).await;
+        client.closed().await;
+        back(&broker, &Hello::lasting("c"), false).await.leave().await;
+    });
+}
+
+#[test]
+fn mqtt_4_5_0_1_sessions_and_retained_messages_survive_a_restart() {
+    let (kept, first_id) = (Kept::default(), Cell::new(None));
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut client = back(&broker, &Hello::lasting("c"), false).await;
+        client.subscribe("t", Qos::ExactlyOnce).await;
+        let mut writer = back(&broker, &Hello::lasting("w"), false).await;
+        writer.publish("t", b"1", Delivery::ExactlyOnce { id: id(9), dup: false }).await;
+        assert_eq!(writer.ack().await, (AckKind::Pubrec, 9, ReasonCode::Success));
+        let first = client.message().await;
+        assert_eq!((&first.payload[..], first.qos), (&b"1"[..], Qos::ExactlyOnce));
+        writer.publish_retained("t", b"2", Delivery::AtLeastOnce { id: id(1), dup: false }).await;
+        assert_eq!(writer.ack().await, (AckKind::Puback, 1, ReasonCode::Success));
+        client.message().await;
+        first_id.set(first.id);
+        drop((client, writer));
+        kept.put(broker.stop().await);
+    });
+    on_core(async {
+        let broker = Broker::start_on(kept.take()).await;
+        let mut client = back(&broker, &Hello::lasting("c"), true).await;
+        let again = client.message().await;
+        assert_eq!((&again.payload[..], again.id, again.dup), (&b"1"[..], first_id.get(), true));
+        let second = client.message().await;
+        assert_eq!(second.payload, b"2");
+        // The identifier of the QoS 2 publication is known: it is not stored again.
+        let mut writer = back(&broker, &Hello::lasting("w"), true).await;
+        writer.publish("t", b"1", Delivery::ExactlyOnce { id: id(9), dup: true }).await;
+        assert_eq!(writer.ack().await, (AckKind::Pubrec, 9, ReasonCode::Success));
+        writer.acknowledge(AckKind::Pubrel, 9).await;
+        assert_eq!(writer.ack().await, (AckKind::Pubcomp, 9, ReasonCode::Success));
+        writer.publish_durably("t", b"3").await;
+        assert_eq!(client.message().await.payload, b"3");
+        let mut late = broker.client(Version::V311, "late").await;
+        late.subscribe("#", Qos::AtMostOnce).await;
+        assert_eq!(late.message().await.payload, b"2");
+    });
+}
+
+/// A window that is full when the connection ends in the middle of a batch: the rest of the batch comes later, once.
+#[test]
+fn mqtt_4_6_0_5_a_batch_that_was_taken_in_part_goes_on_where_it_stopped() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let hello = Hello { receive_maximum: Some(3), ..Hello::lasting("c") };
+        let mut client = back(&broker, &hello, false).await;
+        client.subscribe("t", Qos::AtLeastOnce).await;
+        let mut writer = broker.client(Version::V311, "w").await;
+        let mut all = bytes::BytesMut::new();
+        for number in 1..=20u8 {
+            // One write: most likely one batch.
+            all.extend_from_slice(&[0x32, 7, 0, 1, b't', 0, number, b'a' + number, b'.']);
+        }
+        writer.send(&all).await;
+        for _ in 0..20 {
+            writer.ack().await;
+        }
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let message = client.message().await;
+            seen.push(message.payload[0]);
+            client.acknowledge(AckKind::Puback, message.id.unwrap()).await;
+        }
+        // Three more are in flight when it goes.
+        for _ in 0..3 {
+            client.message().await;
+        }
+        client.vanish().await;
+        let mut client = back(&broker, &hello, true).await;
+        for _ in 0..17 {
+            let message = client.message().await;
+            seen.push(message.payload[0]);
+            client.acknowledge(AckKind::Puback, message.id.unwrap()).await;
+        }
+        assert_eq!(seen, (1..=20).map(|number| b'a' + number).collect::<Vec<_>>());
+        client.nothing().await;
+    });
+}

@@ -1,0 +1,116 @@
+//! Wills (statements 22, 25 and 86 to 88).
+
+use testkit::on_core;
+use wire::mqtt::{Properties, PropertiesBuf, Property, Qos, ReasonCode, Version, Will};
+
+use crate::link::{Broker, Client, Hello, Kept};
+
+async fn with_will(broker: &Broker, id: &str, delay: Option<u32>, expiry: u32) -> Client {
+    let mut properties = PropertiesBuf::new();
+    if let Some(delay) = delay {
+        properties.push(Property::WillDelayInterval(delay)).unwrap();
+    }
+    properties.push(Property::UserProperty("k", "v")).unwrap();
+    let will = Will {
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        properties: properties.view(),
+        topic: "will",
+        payload: id.as_bytes(),
+    };
+    let mut client = broker.socket(Version::V5).await;
+    let hello = Hello { id, clean_start: false, expiry: Some(expiry), will: Some(will), ..Hello::default() };
+    client.connect(&hello).await;
+    assert_eq!(client.connack().await.1, ReasonCode::Success);
+    client
+}
+
+async fn reader(broker: &Broker) -> Client {
+    let mut reader = broker.client(Version::V5, "reader").await;
+    reader.subscribe("will", Qos::AtLeastOnce).await;
+    reader
+}
+
+#[test]
+fn mqtt_3_1_2_8_a_will_is_published_unless_the_client_says_good_bye() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut reader = reader(&broker).await;
+        with_will(&broker, "good-bye", None, 0).await.leave().await;
+        with_will(&broker, "broken", None, 0).await.vanish().await;
+        let message = reader.message().await;
+        assert_eq!((&message.payload[..], message.qos), (&b"broken"[..], Qos::AtLeastOnce));
+        assert_eq!(message.properties, "[UserProperty(\"k\", \"v\")]");
+        // DISCONNECT with will [MQTT-3.14.4-3], a protocol error, a second CONNECT [MQTT-3.1.0-2].
+        let mut client = with_will(&broker, "with will", None, 0).await;
+        client.disconnect(ReasonCode::DisconnectWithWill, Properties::EMPTY).await;
+        client.closed().await;
+        assert_eq!(reader.message().await.payload, b"with will");
+        let mut client = with_will(&broker, "fault", None, 0).await;
+        client.send(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c").await;
+        client.disconnected().await;
+        assert_eq!(reader.message().await.payload, b"fault");
+    });
+}
+
+#[test]
+fn mqtt_3_1_3_9_a_delayed_will_comes_late_or_not_at_all() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut reader = reader(&broker).await;
+        // Back in time: no will.
+        with_will(&broker, "back", Some(1), 100).await.vanish().await;
+        let mut back = with_will(&broker, "back", Some(100), 100).await;
+        // Not back: when the delay is over.
+        with_will(&broker, "late", Some(1), 100).await.vanish().await;
+        // The session ends before the delay does.
+        with_will(&broker, "short", Some(100), 0).await.vanish().await;
+        assert_eq!(reader.message().await.payload, b"short");
+        assert_eq!(reader.message().await.payload, b"late");
+        back.nothing().await;
+        // A new session ends the old one, whose will is due then.
+        back.vanish().await;
+        let mut client = broker.socket(Version::V5).await;
+        client.connect(&Hello { id: "back", ..Hello::default() }).await;
+        assert_eq!(client.connack().await, (false, ReasonCode::Success));
+        assert_eq!(reader.message().await.payload, b"back");
+    });
+}
+
+#[test]
+fn mqtt_3_1_3_9_take_over_and_the_will() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut reader = reader(&broker).await;
+        // Without a delay it is published.
+        let mut first = with_will(&broker, "c", None, 100).await;
+        let mut second = with_will(&broker, "c", Some(100), 100).await;
+        first.disconnected().await;
+        assert_eq!(reader.message().await.payload, b"c");
+        // With one, the session goes on.
+        let mut third = with_will(&broker, "c", Some(100), 100).await;
+        second.disconnected().await;
+        reader.nothing().await;
+        // Unless the new connection ends it.
+        let mut fourth = broker.socket(Version::V5).await;
+        fourth.connect(&Hello { id: "c", ..Hello::default() }).await;
+        third.disconnected().await;
+        assert_eq!(fourth.connack().await, (false, ReasonCode::Success));
+        assert_eq!(reader.message().await.payload, b"c");
+    });
+}
+
+#[test]
+fn mqtt_4_1_0_2_a_waiting_will_survives_a_restart() {
+    let kept = Kept::default();
+    on_core(async {
+        let broker = Broker::start().await;
+        with_will(&broker, "c", Some(1), 100).await.vanish().await;
+        kept.put(broker.stop().await);
+    });
+    on_core(async {
+        let broker = Broker::start_on(kept.take()).await;
+        let mut reader = reader(&broker).await;
+        assert_eq!(reader.message().await.payload, b"c");
+    });
+}
