@@ -92,7 +92,7 @@ async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Opti
     tokio::task::spawn_local(async move { running.run().await });
     let tasks = Tasks::new(plan.shutdown.clone());
     if let Some(coordinator) = coordinator {
-        if let Err(error) = core.recover().await {
+        if let Err(error) = recover(&plan, &core).await {
             let _ = plan.ready.send(Err(StartError::Recover(error)));
             return;
         }
@@ -110,6 +110,12 @@ async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Opti
     let _ = plan.ready.send(Ok(()));
     plan.shutdown.wait().await;
     tasks.drained().await;
+}
+
+/// Takes up what the last stop interrupted: the broker's own work, then wills that wait for their delay.
+async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
+    core.recover().await?;
+    mqtt::Front::new(mqtt_config(&plan.config), core.clone()).recover().await
 }
 
 fn listen_mqtt(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
