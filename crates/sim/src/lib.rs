@@ -3,8 +3,10 @@
 //! Each layer brings a *load*: it does random work on the layer, remembers what was promised, and checks after a crash
 //! that all of it, and nothing else, is found. Everything random comes from one seed. Development only.
 
+mod broker_load;
 mod journal_load;
 mod seeds;
 
+pub use broker_load::BrokerLoad;
 pub use journal_load::JournalLoad;
 pub use seeds::each_seed;

@@ -1,0 +1,277 @@
+//! A load on a whole node: one core, one publisher, a row that counts up; all on a disk that loses power.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::{
+    Broker, BrokerConfig, Core, Event, Foundation, Guarantee, Message, Outside, Place, Publisher, Retain,
+    RowWrite,
+};
+use bytes::Bytes;
+use cluster::{JournalDriver, Node, NodeConfig, RowStores};
+use model::batch::Records;
+use model::{GroupId, MAX_DECODED_BATCH_BYTES, Offset, TenantId, TopicName};
+use rt::{Disk, Fault, Rng, SeededRng, Shutdown, SimDisk, SystemClock, Tasks};
+use storage::kv::{Kv, MapKv};
+use testkit::Inbox;
+use tokio::runtime::Builder;
+use tokio::task::{LocalSet, yield_now};
+use tokio::time::advance;
+
+/// Topics that are published to.
+const TOPICS: [&str; 3] = ["a", "a/b", "c"];
+/// Times that everything that is ready may run before a silent disk counts as a crash.
+const PATIENCE: usize = 2_000;
+/// Times that everything that is ready may run before a life ends.
+const TAIL: usize = 200;
+/// The row that counts up.
+const ROW: &[u8] = b"~row";
+
+/// What was promised in all lives of a node, and what is left of its disk.
+pub struct BrokerLoad {
+    seed: u64,
+    choices: SeededRng,
+    disk: SimDisk,
+    rows: BTreeMap<GroupId, Arc<MapKv>>,
+    next: u64,
+    /// By topic: what was pushed, and whether it was acknowledged.
+    pushed: BTreeMap<&'static str, Vec<(u64, bool)>>,
+    row_pushed: u64,
+    row_acknowledged: u64,
+}
+
+/// One life: from opening the disk until the power goes.
+struct Life {
+    core: Core,
+    node: Arc<Node>,
+    inbox: Inbox,
+    publisher: Publisher,
+    /// What each ticket stands for.
+    tickets: Vec<(&'static str, u64)>,
+}
+
+impl BrokerLoad {
+    /// An empty disk.
+    pub fn new(seed: u64) -> BrokerLoad {
+        BrokerLoad {
+            seed,
+            choices: SeededRng::new(seed),
+            disk: SimDisk::new(),
+            rows: BTreeMap::new(),
+            next: 0,
+            pushed: BTreeMap::new(),
+            row_pushed: 0,
+            row_acknowledged: 0,
+        }
+    }
+
+    /// Messages that were acknowledged so far.
+    pub fn acknowledged(&self) -> usize {
+        self.pushed.values().flatten().filter(|(_, acknowledged)| *acknowledged).count()
+    }
+
+    /// Lives once: opens, checks everything that was promised before, works until the power goes (after `changes` changes
+    /// of the disk), or stops by itself.
+    ///
+    /// # Panics
+    /// If a promise is broken.
+    pub fn live(&mut self, changes: Option<u64>) {
+        if let Some(after) = changes {
+            self.disk.inject(Fault::PowerCut { after }).expect("a disk that is on");
+        }
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), async {
+            let Some(mut life) = self.open().await else { return };
+            if self.check(&life).await {
+                self.work(&mut life).await;
+            }
+        });
+        self.disk = self.disk.crash(self.seed ^ self.next);
+        self.rows.values().for_each(|rows| rows.crash());
+    }
+
+    async fn open(&mut self) -> Option<Life> {
+        let foundation = Foundation::new(1);
+        for group in 0..=2 {
+            self.rows.entry(GroupId(group)).or_default();
+        }
+        let rows = self.rows.clone();
+        let given = move |group: GroupId| Arc::clone(&rows[&group]) as Arc<dyn Kv>;
+        let config = NodeConfig { segment_bytes: 64 << 10, ..NodeConfig::new(Path::new("/node")) };
+        let rng = Arc::new(SeededRng::new(self.seed ^ 0x5eed ^ self.next));
+        let outside = cluster::Outside {
+            disk: Arc::new(self.disk.clone()),
+            rng: Arc::clone(&rng) as Arc<dyn Rng>,
+            driver: JournalDriver::Task,
+            rows: RowStores::Given(Box::new(given)),
+            tasks: Tasks::new(Shutdown::new()),
+            observer: foundation.observer(),
+        };
+        // An error is the power going while the node starts.
+        let opened = patiently(Node::open(config, outside)).await?;
+        let node = match opened {
+            Ok(node) => Arc::new(node),
+            Err(error) => {
+                assert!(self.is_off(), "the node must open after any crash: {error:?}");
+                return None;
+            }
+        };
+        let outside = Outside {
+            clock: Arc::new(SystemClock::new()),
+            rng,
+            offload: Arc::new(|work: Box<dyn FnOnce() + Send>| work()),
+        };
+        let core = Core::new(foundation.build(Arc::clone(&node), BrokerConfig::default(), outside), 0);
+        let running = core.clone();
+        tokio::task::spawn_local(async move { running.run().await });
+        patiently(core.recover()).await?.ok()?;
+        let inbox = Inbox::new();
+        let publisher = core.publisher(&TenantId::default(), inbox.sink());
+        Some(Life { core, node, inbox, publisher, tickets: Vec::new() })
+    }
+
+    fn is_off(&self) -> bool {
+        self.disk.list(Path::new("/")).is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound)
+    }
+
+    /// Everything acknowledged is there, once, in order, at dense offsets; nothing is there that was not pushed.
+    /// Answers false if the power went meanwhile.
+    async fn check(&self, life: &Life) -> bool {
+        for topic in TOPICS {
+            let Some(found) = self.stored(life, topic).await else { return false };
+            let pushed = self.pushed.get(topic).map_or(&[][..], |pushed| &pushed[..]);
+            assert!(found.is_sorted_by(|a, b| a < b), "{topic}: each once, in order: {found:?}");
+            for number in &found {
+                assert!(
+                    pushed.iter().any(|(known, _)| known == number),
+                    "{topic}: {number} was never pushed"
+                );
+            }
+            for (number, _) in pushed.iter().filter(|(_, acknowledged)| *acknowledged) {
+                assert!(
+                    found.binary_search(number).is_ok(),
+                    "{topic}: {number} was acknowledged and is lost"
+                );
+            }
+        }
+        let place = Place::ByKey(Bytes::from_static(ROW));
+        let Some(row) = patiently(life.core.rows().get(&place, Bytes::from_static(ROW))).await else {
+            return false;
+        };
+        let Ok(row) = row else { return false };
+        let value = row.map_or(0, |row| u64::from_be_bytes(row.value[..].try_into().expect("eight bytes")));
+        assert!(value >= self.row_acknowledged, "row {value}, acknowledged {}", self.row_acknowledged);
+        assert!(value <= self.row_pushed, "row {value}, pushed {}", self.row_pushed);
+        true
+    }
+
+    async fn stored(&self, life: &Life, topic: &str) -> Option<Vec<u64>> {
+        let name = TopicName::new(topic).expect("legal");
+        let tenant = TenantId::default();
+        let Some(topic) = patiently(life.core.find_topic(&tenant, &name)).await?.ok()? else {
+            return Some(Vec::new());
+        };
+        let (shard, mut from, mut found) = (topic.shards[0], Offset::ZERO, Vec::new());
+        loop {
+            let batches = patiently(life.core.read(shard, from, 1 << 20)).await?.ok()?;
+            let Some(last) = batches.last() else { break };
+            for batch in &batches {
+                assert_eq!(batch.base, from, "offsets are dense");
+                let records = Records::decode(&batch.bytes, MAX_DECODED_BATCH_BYTES).expect("a sound batch");
+                let values = records.iter().map(|record| record.value().expect("a value").try_into());
+                found.extend(values.map(|value| u64::from_be_bytes(value.expect("eight bytes"))));
+                from = batch.end();
+            }
+            from = last.end();
+        }
+        assert_eq!(life.core.offsets(shard).ok()?.end, Offset(found.len() as u64));
+        Some(found)
+    }
+
+    async fn work(&mut self, life: &mut Life) {
+        for _ in 0..self.choices.below(60) {
+            for _ in 0..self.choices.below(8) {
+                self.push(life);
+            }
+            match self.choices.below(10) {
+                0 => life.node.keep_house(),
+                1 | 2 if !self.count_up(life).await => return,
+                _ => {}
+            }
+            for _ in 0..self.choices.below(30) {
+                step().await;
+            }
+            self.take_answers(life);
+        }
+        for _ in 0..TAIL {
+            step().await;
+        }
+        self.take_answers(life);
+    }
+
+    fn push(&mut self, life: &mut Life) {
+        let topic = TOPICS[self.choices.below(TOPICS.len() as u64) as usize];
+        let number = self.next;
+        self.next += 1;
+        let message = Message {
+            subject: topic,
+            key: None,
+            value: Some(&number.to_be_bytes()),
+            headers: &[],
+            guarantee: Guarantee::Durable,
+            retain: Retain::Keep,
+            rows: &[],
+        };
+        let ticket = life.publisher.push(&message).expect("a legal message").expect("a ticket");
+        assert_eq!(ticket, life.tickets.len() as u64);
+        life.tickets.push((topic, number));
+        self.pushed.entry(topic).or_default().push((number, false));
+    }
+
+    fn take_answers(&mut self, life: &mut Life) {
+        while let Some(event) = life.inbox.try_next() {
+            let Event::Published(published) = event else { panic!("only decisions are expected") };
+            for ticket in published.tickets {
+                let (topic, number) = life.tickets[ticket as usize];
+                let pushed = self.pushed.get_mut(topic).expect("pushed before");
+                let entry = pushed.iter_mut().find(|(known, _)| *known == number).expect("pushed before");
+                entry.1 |= published.result.is_ok();
+            }
+        }
+    }
+
+    async fn count_up(&mut self, life: &Life) -> bool {
+        self.row_pushed += 1;
+        let value = Bytes::copy_from_slice(&self.row_pushed.to_be_bytes());
+        let write = RowWrite::Put { key: Bytes::from_static(ROW), value };
+        let place = Place::ByKey(Bytes::from_static(ROW));
+        match patiently(life.core.rows().transact(&place, Vec::new(), vec![write])).await {
+            Some(Ok(_)) => {
+                self.row_acknowledged = self.row_pushed;
+                true
+            }
+            Some(Err(_)) | None => false,
+        }
+    }
+}
+
+/// Lets everything run that is ready, and time go on a little.
+async fn step() {
+    yield_now().await;
+    advance(Duration::from_micros(100)).await;
+}
+
+/// The answer of a future, or `None` if none comes however long everything that is ready runs.
+async fn patiently<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    for _ in 0..PATIENCE {
+        let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await;
+        if let std::task::Poll::Ready(answer) = ready {
+            return Some(answer);
+        }
+        step().await;
+    }
+    None
+}
