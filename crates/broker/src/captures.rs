@@ -1,10 +1,11 @@
 //! Captures: which topic stores the records of a subject, when it is not the topic of the subject's own name.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use meta::{Expect, MetaError, Resources};
+use meta::{Expect, MetaError, Resources, WatchError};
 use model::{Error, ErrorKind, Resource, ResourceError, TenantId, TopicName};
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
@@ -196,20 +197,22 @@ pub(crate) async fn follow(core: &Core, ready: oneshot::Sender<Result<(), Error>
         let outcome = follow_once(core, &mut ready).await;
         if let Some(ready) = ready.take() {
             // It failed before it had begun: whoever starts the node hears of it.
-            let _ = ready.send(outcome);
+            let _ = ready.send(outcome.map(|_| ()));
             return;
         }
-        if outcome.is_err() {
-            tokio::time::sleep(RESUME_AFTER).await;
+        match outcome {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => return,
+            Err(_) => tokio::time::sleep(RESUME_AFTER).await,
         }
     }
 }
 
-/// Reads all captures, then takes changes until the watch has to begin anew.
+/// Reads all captures, then takes changes until the watch has to begin anew, or the node stops.
 async fn follow_once(
     core: &Core,
     ready: &mut Option<oneshot::Sender<Result<(), Error>>>,
-) -> Result<(), Error> {
+) -> Result<ControlFlow<()>, Error> {
     let resources = Resources::new(core.shared().node.meta());
     let mut after = String::new();
     let revision = loop {
@@ -227,7 +230,13 @@ async fn follow_once(
     let mut watch =
         watch.map_err(|error| Error::with_source(ErrorKind::Unavailable, "watch captures", error))?;
     loop {
-        let Ok((_, changes)) = watch.next().await else { return Ok(()) };
+        let changes = match watch.next().await {
+            Ok((_, changes)) => changes,
+            Err(WatchError::Stopped) => return Ok(ControlFlow::Break(())),
+            Err(WatchError::Compacted { .. } | WatchError::Ahead { .. }) => {
+                return Ok(ControlFlow::Continue(()));
+            }
+        };
         for table in changes.into_iter().flatten().filter_map(|change| change.resource) {
             core.shared().captures.take(&table);
         }
