@@ -114,7 +114,9 @@ fn an_idempotent_producer_writes_each_batch_once() {
 }
 
 async fn producer_id(client: &mut Client, version: i16) -> i64 {
-    let request = Request::InitProducerId(InitProducerIdRequest::default());
+    let mut request = InitProducerIdRequest::default();
+    request.transactional_id = None;
+    let request = Request::InitProducerId(request);
     let Response::InitProducerId(response) = client.call(version, request).await else { panic!() };
     assert_eq!((response.error_code, response.producer_epoch), (0, 0));
     response.producer_id

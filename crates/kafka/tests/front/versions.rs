@@ -213,9 +213,10 @@ fn other_requests(api: ApiKey, version: i16) -> Vec<Request> {
         }
         ApiKey::ListGroups => vec![Request::ListGroups(ListGroupsRequest::default())],
         ApiKey::InitProducerId => {
-            let mut refused = InitProducerIdRequest::default();
-            refused.transactional_id = Some("t".into());
-            vec![Request::InitProducerId(InitProducerIdRequest::default()), Request::InitProducerId(refused)]
+            let mut request = InitProducerIdRequest::default();
+            request.transactional_id = None;
+            let refused = InitProducerIdRequest::default();
+            vec![Request::InitProducerId(request), Request::InitProducerId(refused)]
         }
         ApiKey::DescribeAcls => vec![Request::DescribeAcls(DescribeAclsRequest::default())],
         ApiKey::CreateAcls => {
