@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cluster::Group;
 use model::{Error, ErrorKind, Offset, ShardId, TenantId, TopicName};
 use storage::{Append, LogError, StoredBatch};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::broker::Event;
 use crate::delivery::{Batch, Delivery, Picked};
@@ -44,6 +44,8 @@ struct Inner {
     owned: RefCell<OwnedSessions>,
     /// Messages whose topic is being opened.
     parked: RefCell<AHashMap<(TenantId, TopicName), Vec<Parked>>>,
+    /// Told at the end of each turn.
+    turned: Notify,
 }
 
 impl Core {
@@ -63,6 +65,7 @@ impl Core {
             cache: RefCell::default(),
             owned: RefCell::default(),
             parked: RefCell::default(),
+            turned: Notify::new(),
         };
         Self { inner: Rc::new(inner) }
     }
@@ -86,7 +89,17 @@ impl Core {
                 self.handle(event);
             }
             self.flush();
+            self.inner.turned.notify_waiters();
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns when all that was pushed is decided. For the end, when nothing new comes; [`Core::run`] must go on.
+    pub async fn settled(&self) {
+        let is_settled =
+            || self.inner.parked.borrow().is_empty() && self.inner.outbox.borrow().is_settled();
+        while !is_settled() {
+            self.inner.turned.notified().await;
         }
     }
 
@@ -250,7 +263,7 @@ impl Core {
     ) {
         count_in(&self.inner.shared.counters);
         let clock = &self.inner.shared.clock;
-        self.inner.outbox.borrow_mut().push(topic, message, account, ticket, || clock.wall_ms());
+        self.inner.outbox.borrow_mut().push(topic, message, (account, ticket), || clock.wall_ms());
     }
 
     /// Keeps a message until its topic is open, and opens the topic.

@@ -66,7 +66,7 @@ pub(crate) async fn create(core: &Core, spec: TopicSpec) -> Result<Arc<Topic>, E
     if count == 0 {
         return Err(Error::new(ErrorKind::Invalid, "create a topic without shards"));
     }
-    let config = spec.config.unwrap_or_else(|| default_config(core, spec.origin));
+    let config = spec.config.clone().unwrap_or_else(|| default_config(core, spec.origin));
     let place = home(&spec.tenant, &spec.name);
     let home = core.rows_handle().group_of(&place)?;
     let row_key = topics::row_key(&spec.tenant, spec.name.as_str());
@@ -74,17 +74,10 @@ pub(crate) async fn create(core: &Core, spec: TopicSpec) -> Result<Arc<Topic>, E
         if core.rows_handle().get(&place, row_key).await?.is_some() {
             return Err(Error::new(ErrorKind::AlreadyExists, "create a topic"));
         }
-        return Ok(Arc::new(planned(
-            core,
-            &spec.tenant,
-            &spec.name,
-            spec.origin,
-            config,
-            (home, TopicNumber(0), count),
-        )));
+        return Ok(Arc::new(planned(core, &spec, config, (home, TopicNumber(0), count))));
     }
     let number = next_number(core, home).await?;
-    let topic = planned(core, &spec.tenant, &spec.name, spec.origin, config, (home, number, count));
+    let topic = planned(core, &spec, config, (home, number, count));
     let captures = &topic.config.captures;
     if !captures.is_empty() {
         // Before the topic is there, so that no record of a captured subject is stored elsewhere once it is.
@@ -223,9 +216,7 @@ fn default_config(core: &Core, origin: Origin) -> TopicConfig {
 /// The topic as it will be: partition `p` lives `p` groups after the home group.
 fn planned(
     core: &Core,
-    tenant: &TenantId,
-    name: &TopicName,
-    origin: Origin,
+    spec: &TopicSpec,
     config: TopicConfig,
     (home, number, count): (GroupId, TopicNumber, u16),
 ) -> Topic {
@@ -238,10 +229,10 @@ fn planned(
     let id = (u128::from(core.shared().random()) << 64) | u128::from(core.shared().random());
     Topic {
         id: TopicId::from(id),
-        tenant: tenant.clone(),
-        name: name.clone(),
+        tenant: spec.tenant.clone(),
+        name: spec.name.clone(),
         shards: (0..count).map(shard).collect(),
-        origin,
+        origin: spec.origin,
         config,
     }
 }

@@ -115,7 +115,7 @@ impl Broker for Core {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Delivery>, Error> {
-        retained::find(self, tenant, filter, after, limit).await
+        retained::find(self, retained::Query { tenant, filter, after, limit }).await
     }
 
     fn cluster_id(&self) -> Arc<str> {

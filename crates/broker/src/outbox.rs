@@ -125,8 +125,7 @@ impl Outbox {
         &mut self,
         topic: &Arc<Topic>,
         message: &Message<'_>,
-        account: &Rc<Account>,
-        ticket: Option<u64>,
+        (account, ticket): (&Rc<Account>, Option<u64>),
         now_ms: impl Fn() -> i64,
     ) {
         if !self.requested {
@@ -196,6 +195,11 @@ impl Outbox {
             self.submit(lane);
         }
         live
+    }
+
+    /// Whether all that was pushed is decided.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.open.is_empty() && self.flights.is_empty() && self.lanes.iter().all(|lane| lane.sealed.is_empty())
     }
 
     /// A command was decided: tells everybody who waited, and submits the next one.

@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use model::{ErrorKind, TenantId, TopicName};
+use model::{ErrorKind, GroupId, TenantId, TopicName};
 
 use crate::broker::Sink;
 use crate::core_thread::Core;
 use crate::message::{Guarantee, Message};
 use crate::outbox::{Account, Owned, Parked};
+use crate::partition::partition;
 use crate::topic::Topic;
 
 /// Publishes single messages of one connection, in order.
@@ -23,12 +24,14 @@ pub struct Publisher {
     account: Rc<Account>,
     /// Where the last subject leads: publishers repeat themselves.
     last: Option<(Box<str>, Arc<Topic>, u64)>,
+    /// Where the last message went, if that was known at once.
+    pushed_to: Option<GroupId>,
 }
 
 impl Publisher {
     pub(crate) fn new(core: Core, tenant: TenantId, sink: Rc<dyn Sink>) -> Self {
         let account = Rc::new(Account { sink, bytes: Cell::new(0), next_ticket: Cell::new(0) });
-        Self { core, tenant, account, last: None }
+        Self { core, tenant, account, last: None, pushed_to: None }
     }
 
     /// Publishes a message. Answers its ticket if it is durable. What is pushed for one subject is stored in the order of
@@ -48,8 +51,13 @@ impl Publisher {
             ticket
         });
         match topic {
-            Ok(topic) => self.core.push(&topic, message, &self.account, ticket),
+            Ok(topic) => {
+                let number = partition(message.key, message.subject.as_bytes(), topic.shards.len());
+                self.pushed_to = topic.shards.get(number).map(|shard| shard.home());
+                self.core.push(&topic, message, &self.account, ticket);
+            }
             Err(name) => {
+                self.pushed_to = None;
                 let message = Owned::of(message);
                 self.account.bytes.set(self.account.bytes.get() + message.size());
                 let parked = Parked { account: Rc::clone(&self.account), ticket, message };
@@ -57,6 +65,11 @@ impl Publisher {
             }
         }
         Ok(ticket)
+    }
+
+    /// The group that stores the message that was pushed last, with its rows. None if its topic had to be opened first.
+    pub fn last_group(&self) -> Option<GroupId> {
+        self.pushed_to
     }
 
     /// Bytes pushed and not yet decided. A front stops reading its socket above a bound of its own; every decision

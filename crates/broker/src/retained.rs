@@ -47,26 +47,28 @@ pub(crate) fn delete(tenant: &TenantId, subject: &str) -> RowWrite {
     RowWrite::Delete { key: key(tenant, subject) }
 }
 
+/// What is looked for.
+pub(crate) struct Query<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) filter: &'a Filter,
+    /// Subjects up to this one were found before.
+    pub(crate) after: Option<&'a str>,
+    pub(crate) limit: usize,
+}
+
 /// Retained messages that match, in subject order. Costs by the rows that share the filter's literal beginning.
-pub(crate) async fn find(
-    core: &Core,
-    tenant: &TenantId,
-    filter: &Filter,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Vec<Delivery>, Error> {
+pub(crate) async fn find(core: &Core, query: Query<'_>) -> Result<Vec<Delivery>, Error> {
+    let Query { tenant, filter, after, limit } = query;
     let mut found = BTreeMap::new();
     for group in core.rows_handle().groups() {
         let place = Place::Group(group);
-        if filter.is_exact() {
-            if after.is_none()
-                && let Some(row) = core.rows_handle().get(&place, key(tenant, filter.as_str())).await?
-            {
-                found.insert(filter.as_str().to_owned(), row);
-            }
-            continue;
+        if !filter.is_exact() {
+            scan_group(core, &query, &place, &mut found).await?;
+        } else if after.is_none()
+            && let Some(row) = core.rows_handle().get(&place, key(tenant, filter.as_str())).await?
+        {
+            found.insert(filter.as_str().to_owned(), row);
         }
-        scan_group(core, tenant, filter, &place, after, limit, &mut found).await?;
     }
     let now = core.wall_ms_now();
     let deliveries = found.into_iter().take(limit);
@@ -75,16 +77,13 @@ pub(crate) async fn find(
 
 async fn scan_group(
     core: &Core,
-    tenant: &TenantId,
-    filter: &Filter,
+    query: &Query<'_>,
     place: &Place,
-    after: Option<&str>,
-    limit: usize,
     found: &mut BTreeMap<String, Row>,
 ) -> Result<(), Error> {
-    let start = key(tenant, "").len();
-    let prefix = key(tenant, filter.literal_prefix());
-    let mut from = after.map_or_else(Bytes::new, |subject| behind(&key(tenant, subject)));
+    let start = key(query.tenant, "").len();
+    let prefix = key(query.tenant, query.filter.literal_prefix());
+    let mut from = query.after.map_or_else(Bytes::new, |subject| behind(&key(query.tenant, subject)));
     let mut matches = 0;
     loop {
         let rows = core.rows_handle().scan(place, prefix.clone(), from, SCAN_ROWS).await?;
@@ -93,11 +92,11 @@ async fn scan_group(
         let is_last = rows.len() < SCAN_ROWS;
         for row in rows {
             let Ok(subject) = std::str::from_utf8(&row.key[start..]) else { continue };
-            if filter.matches(subject) {
+            if query.filter.matches(subject) {
                 let subject = subject.to_owned();
                 found.insert(subject, row);
                 matches += 1;
-                if matches == limit {
+                if matches == query.limit {
                     return Ok(());
                 }
             }

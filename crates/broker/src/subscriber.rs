@@ -148,8 +148,7 @@ impl Subscriber {
     /// subscriber; the front moves it past what it takes.
     pub fn catch_up(&mut self, cursor: &mut Cursor, bytes_max: usize) -> CatchUp {
         let groups: Vec<Group> = self.core.groups().to_vec();
-        let mut found = Vec::new();
-        let mut bytes = 0;
+        let mut haul = Haul { found: Vec::new(), bytes: 0, bytes_max };
         for group in &groups {
             // Read before the scan: whatever is applied later is not covered by it.
             let applied = group.log().applied();
@@ -161,18 +160,18 @@ impl Subscriber {
                 continue;
             }
             let selection = shards.as_deref().map_or(Selection::All, Selection::Shards);
-            match self.catch_up_group(group, cursor, selection, &mut found, &mut bytes, bytes_max) {
-                Step::Drained if found.is_empty() => advance(cursor, group, applied),
+            match self.catch_up_group(group, cursor, selection, &mut haul) {
+                Step::Drained if haul.found.is_empty() => advance(cursor, group, applied),
                 Step::Drained | Step::More => {}
-                Step::Cold(shard, base) if found.is_empty() => return self.load(group, shard, base),
+                Step::Cold(shard, base) if haul.found.is_empty() => return self.load(group, shard, base),
                 Step::Cold(..) => {}
             }
-            if bytes >= bytes_max {
+            if haul.is_full() {
                 break;
             }
         }
-        if !found.is_empty() {
-            return CatchUp::Batches(found);
+        if !haul.found.is_empty() {
+            return CatchUp::Batches(haul.found);
         }
         self.state.live.set(true);
         self.loaded.borrow_mut().batches.clear();
@@ -184,12 +183,10 @@ impl Subscriber {
         group: &Group,
         cursor: &mut Cursor,
         selection: Selection<'_>,
-        found: &mut Vec<Delivery>,
-        bytes: &mut usize,
-        bytes_max: usize,
+        haul: &mut Haul,
     ) -> Step {
         let mut after = cursor.get(group.id());
-        let before = found.len();
+        let before = haul.found.len();
         loop {
             let Ok(scanned) = group.log().scan(after, &selection, SCAN_MAX) else { return Step::Drained };
             if scanned.is_empty() {
@@ -197,16 +194,16 @@ impl Subscriber {
             }
             for item in &scanned {
                 match self.take(group, item) {
-                    Taken::Nothing if found.len() == before => cursor.set(group.id(), item.position),
+                    Taken::Nothing if haul.found.len() == before => cursor.set(group.id(), item.position),
                     Taken::Nothing => {}
                     Taken::Cold => return Step::Cold(item.shard, item.base.0),
                     Taken::Delivery(delivery) => {
-                        *bytes += item.size as usize;
-                        found.push(delivery);
+                        haul.bytes += item.size as usize;
+                        haul.found.push(delivery);
                     }
                 }
                 after = item.position;
-                if *bytes >= bytes_max {
+                if haul.is_full() {
                     return Step::More;
                 }
             }
@@ -336,6 +333,19 @@ impl Drop for Subscriber {
             self.core.shared().routes.remove(&self.tenant, &known.filter, self.route(known.tag));
         }
         self.core.remove_subscriber(self.id);
+    }
+}
+
+/// What one catching up has found so far.
+struct Haul {
+    found: Vec<Delivery>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Haul {
+    fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
     }
 }
 

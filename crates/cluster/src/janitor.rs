@@ -25,13 +25,14 @@ pub(crate) struct Janitor {
     runtime: tokio::runtime::Handle,
 }
 
+/// A group that is kept tidy.
 #[derive(Clone)]
-struct Watched {
-    id: GroupId,
-    log: Arc<dyn Log>,
-    kv: Arc<dyn Kv>,
-    flushed: Arc<Flushed>,
-    handle: GroupHandle,
+pub(crate) struct Watched {
+    pub(crate) id: GroupId,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) flushed: Arc<Flushed>,
+    pub(crate) handle: GroupHandle,
 }
 
 impl Janitor {
@@ -43,15 +44,8 @@ impl Janitor {
         Self { journal, logs, groups: Mutex::default(), meta: Mutex::default(), due, runtime }
     }
 
-    pub(crate) fn watch(
-        &self,
-        id: GroupId,
-        log: Arc<dyn Log>,
-        kv: Arc<dyn Kv>,
-        flushed: Arc<Flushed>,
-        handle: GroupHandle,
-    ) {
-        self.groups.lock().push(Watched { id, log, kv, flushed, handle });
+    pub(crate) fn watch(&self, group: Watched) {
+        self.groups.lock().push(group);
     }
 
     pub(crate) fn watch_meta(&self, handle: GroupHandle) {

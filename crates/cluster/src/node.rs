@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::group::Group;
 use crate::identity::{self, StoredIdentity};
-use crate::janitor::Janitor;
+use crate::janitor::{Janitor, Watched};
 use crate::machine::{DataMachine, Flushed, Observer};
 use crate::rebuild;
 
@@ -178,7 +178,12 @@ impl Node {
             RowStores::Database => Some(Database::open(&dir.join("rows")).map_err(OpenError::Rows)?),
             RowStores::Given(_) => None,
         };
-        let logs = open_logs(&config, &identity, &outside.disk, database.as_ref(), &journal, &recovered)?;
+        let logs = open_logs(
+            store_config(&config, &identity),
+            &outside.disk,
+            database.as_ref(),
+            (&journal, &recovered),
+        )?;
         let consensus = Groups::new(
             NodeId(identity.node),
             Arc::clone(&journal),
@@ -217,7 +222,13 @@ impl Node {
             let found = recovered.groups.remove(&id).unwrap_or_default();
             let handle = node.consensus.open(id, found, machine).await;
             let handle = handle.map_err(|source| OpenError::Group { group: id, source: Box::new(source) })?;
-            node.janitor.watch(id, Arc::clone(&log), Arc::clone(&kv), flushed, handle.clone());
+            node.janitor.watch(Watched {
+                id,
+                log: Arc::clone(&log),
+                kv: Arc::clone(&kv),
+                flushed,
+                handle: handle.clone(),
+            });
             let group = Group::new(id, log, kv);
             let run = group.clone().run(handle);
             node.runs.lock().push(outside.tasks.spawn(BUNDLER, format!("group {id}"), run));
@@ -360,29 +371,27 @@ fn rows_of(
     }
 }
 
-fn open_logs(
-    config: &NodeConfig,
-    identity: &StoredIdentity,
-    disk: &Arc<dyn Disk>,
-    database: Option<&Arc<Database>>,
-    journal: &Arc<Journal>,
-    recovered: &Recovered,
-) -> Result<Arc<LogStore>, OpenError> {
-    let store_config = LogStoreConfig {
+fn store_config(config: &NodeConfig, identity: &StoredIdentity) -> LogStoreConfig {
+    LogStoreConfig {
         index_dir: config.data_dir.join("index"),
         tail_cache_bytes: config.tail_cache_bytes,
         memory_bytes: config.memory_bytes,
         memory_origin: Offset(identity.starts << 40),
-    };
+    }
+}
+
+fn open_logs(
+    config: LogStoreConfig,
+    disk: &Arc<dyn Disk>,
+    database: Option<&Arc<Database>>,
+    (journal, recovered): (&Arc<Journal>, &Recovered),
+) -> Result<Arc<LogStore>, OpenError> {
     let source: Arc<dyn BatchSource> = Arc::clone(journal) as Arc<dyn BatchSource>;
     let segments = journal.segments();
-    let rebuilt = LogStore::open(
-        store_config,
-        disk,
-        database.map(Arc::clone),
-        (&source, &segments),
-        &mut |info, log| rebuild::segment(journal, recovered, info, log),
-    );
+    let rebuilt =
+        LogStore::open(config, disk, database.map(Arc::clone), (&source, &segments), &mut |info, log| {
+            rebuild::segment(journal, recovered, info, log)
+        });
     let logs = Arc::new(rebuilt.map_err(OpenError::Log)?);
     // The logs read from the journal: a strong handle here would keep both alive for ever.
     let sealed = Arc::downgrade(&logs);

@@ -21,9 +21,6 @@ use storage::journal::{
 };
 
 /// As in the broker.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Size of the file for raw writes, as large as a segment.
 const RAW_FILE: u64 = 64 << 20;
 

@@ -317,6 +317,40 @@ mod tests {
         from + (to - from) * usize::from(part) / 256
     }
 
+    /// The index and the list say the same.
+    fn check(
+        index: &LogIndex,
+        naive: &Naive,
+        cached_max: usize,
+    ) -> Result<(), proptest::test_runner::TestCaseError> {
+        let end = naive.entries.len();
+        prop_assert_eq!(index.next(), end.max(naive.first) as u64);
+        let live = index.read(0..u64::MAX);
+        prop_assert_eq!(live.len(), end.saturating_sub(naive.first));
+        let mut unsynced = 0;
+        for (at, found) in (naive.first..).zip(&live) {
+            let Slot { term, shape, location, payload } = &found.slot;
+            let (located, voter) = (location.is_some(), naive.entries[at].voter);
+            let plain = Plain { term: *term, shape: *shape, voter, located };
+            prop_assert_eq!((found.index, &plain), (at as u64, &naive.entries[at]));
+            prop_assert!(location.is_none_or(|place| place == self::location(at as u64)));
+            let cached = payload.as_ref().map_or(0, |payload| payload.head.len());
+            if let Some(payload) = payload {
+                prop_assert!(payload.head.iter().all(|byte| *byte == at as u8));
+            }
+            unsynced += if located { 0 } else { cached };
+            prop_assert!(located || *shape != Shape::Command || payload.is_some(), "evicted too early");
+            let in_force = naive.entries[..=at].iter().rev().find_map(|entry| entry.voter);
+            let known = index.membership_at(at as u64);
+            prop_assert_eq!(known.voter_ids().next(), in_force);
+        }
+        let cached: usize =
+            live.iter().filter_map(|found| found.slot.payload.as_ref()).map(super::weight).sum();
+        prop_assert_eq!(index.cached, cached);
+        prop_assert!(cached - unsynced <= cached_max, "what is durable is cached within the bound");
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn the_index_is_a_list_of_entries(steps in proptest::collection::vec(step(), 1..120)) {
@@ -371,31 +405,7 @@ mod tests {
                     }
                     Step::NewTerm => term += 1,
                 }
-                let end = naive.entries.len();
-                prop_assert_eq!(index.next(), end.max(naive.first) as u64);
-                let live = index.read(0..u64::MAX);
-                prop_assert_eq!(live.len(), end.saturating_sub(naive.first));
-                let mut unsynced = 0;
-                for (at, found) in (naive.first..).zip(&live) {
-                    let Slot { term, shape, location, payload } = &found.slot;
-                    let (located, voter) = (location.is_some(), naive.entries[at].voter);
-                    let plain = Plain { term: *term, shape: *shape, voter, located };
-                    prop_assert_eq!((found.index, &plain), (at as u64, &naive.entries[at]));
-                    prop_assert!(location.is_none_or(|place| place == self::location(at as u64)));
-                    let cached = payload.as_ref().map_or(0, |payload| payload.head.len());
-                    if let Some(payload) = payload {
-                        prop_assert!(payload.head.iter().all(|byte| *byte == at as u8));
-                    }
-                    unsynced += if located { 0 } else { cached };
-                    prop_assert!(located || *shape != Shape::Command || payload.is_some(), "evicted too early");
-                    let in_force = naive.entries[..=at].iter().rev().find_map(|entry| entry.voter);
-                    let known = index.membership_at(at as u64);
-                    prop_assert_eq!(known.voter_ids().next(), in_force);
-                }
-                let cached: usize =
-                    live.iter().filter_map(|found| found.slot.payload.as_ref()).map(super::weight).sum();
-                prop_assert_eq!(index.cached, cached);
-                prop_assert!(cached - unsynced <= CACHED_MAX, "what is durable is cached within the bound");
+                check(&index, &naive, CACHED_MAX)?;
             }
         }
     }

@@ -168,6 +168,8 @@ impl Spares {
         drop(pool);
         match self.make(Prepare::PreWrite) {
             Ok(spare) => self.pool.lock().ready.push_back(spare),
+            // The end came in the middle of it.
+            Err(JournalError::Closed) => {}
             Err(err) => {
                 self.pool.lock().stuck = true;
                 tracing::warn!(%err, "no spare segment could be made");
