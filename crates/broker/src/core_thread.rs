@@ -96,8 +96,7 @@ impl Core {
 
     /// Returns when all that was pushed is decided. For the end, when nothing new comes; [`Core::run`] must go on.
     pub async fn settled(&self) {
-        let is_settled =
-            || self.inner.parked.borrow().is_empty() && self.inner.outbox.borrow().is_settled();
+        let is_settled = || self.inner.parked.borrow().is_empty() && self.inner.outbox.borrow().is_settled();
         while !is_settled() {
             self.inner.turned.notified().await;
         }
@@ -222,15 +221,12 @@ impl Core {
         self.inner.owned.borrow_mut()
     }
 
-    pub(crate) fn own(&self, key: SessionKey, owned: Owned) {
-        self.inner.owned.borrow_mut().insert(key, owned);
+    pub(crate) fn own(&self, epoch: u64, owned: Owned) {
+        self.inner.owned.borrow_mut().insert(epoch, owned);
     }
 
-    pub(crate) fn disown(&self, key: &SessionKey, epoch: u64) {
-        let mut owned = self.inner.owned.borrow_mut();
-        if owned.get(key).is_some_and(|owner| owner.is_of(epoch)) {
-            owned.remove(key);
-        }
+    pub(crate) fn disown(&self, epoch: u64) {
+        self.inner.owned.borrow_mut().remove(&epoch);
     }
 
     /// Notes when a session ends.

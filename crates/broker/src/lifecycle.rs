@@ -12,6 +12,7 @@ use storage::Change;
 use crate::captures;
 use crate::core_thread::Core;
 use crate::node::Counters;
+use crate::retention::home_index;
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
 use crate::topic::{Origin, Topic, TopicConfig, TopicSpec};
 use crate::topics::{self, NEXT_NUMBER, NUMBERS_STEP};
@@ -183,9 +184,8 @@ pub(crate) async fn list(
 
 /// Finds the topic that a shard belongs to.
 pub(crate) async fn load_by_shard(core: &Core, shard: ShardId) -> Result<Option<Arc<Topic>>, Error> {
-    let groups = core.groups().len() as u32;
-    let home = (shard.home().0 - 1 + groups - u32::from(shard.partition()) % groups) % groups + 1;
-    let place = Place::Group(GroupId(home));
+    let Some(home) = core.groups().get(home_index(shard, core.groups().len())) else { return Ok(None) };
+    let place = Place::Group(home.id());
     let key = topics::number_key(b'n', shard.topic().0);
     let Some(name) = core.rows_handle().get(&place, key).await? else { return Ok(None) };
     let mut row_key = BytesMut::with_capacity(name.value.len() + 1);

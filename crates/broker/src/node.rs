@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use cluster::{Node, Observer, Reply, SubmitError};
+use cluster::{Group, Node, Observer, Reply, SubmitError};
 use model::{GroupId, TenantId};
 use parking_lot::Mutex;
 use rt::{Clock, Rng};
@@ -70,6 +70,8 @@ pub struct Shared {
     pub(crate) cluster_name: Arc<str>,
     /// Wall ms at the start.
     pub(crate) started_ms: i64,
+    /// The hour, since 1970, in which producers were last expired.
+    pub(crate) expired_hour: AtomicI64,
 }
 
 /// What the broker needs from outside.
@@ -129,6 +131,7 @@ impl Foundation {
             numbers: tokio::sync::Mutex::default(),
             cluster_name,
             started_ms,
+            expired_hour: AtomicI64::new(started_ms / (60 * 60 * 1000)),
         })
     }
 }
@@ -142,6 +145,9 @@ impl Shared {
     /// Why the node does not take writes, if it does not.
     pub fn not_ready(&self) -> Option<&'static str> {
         match self.node.journal_state() {
+            JournalState::Open if self.node.groups().iter().any(Group::has_failed) => {
+                Some("a group has stopped; the log says why")
+            }
             JournalState::Open => None,
             JournalState::Full => Some("the disk is full"),
             JournalState::Sealed => Some("a write or a sync of the journal failed; restart the broker"),

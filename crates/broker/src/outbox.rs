@@ -199,7 +199,9 @@ impl Outbox {
 
     /// Whether all that was pushed is decided.
     pub(crate) fn is_settled(&self) -> bool {
-        self.open.is_empty() && self.flights.is_empty() && self.lanes.iter().all(|lane| lane.sealed.is_empty())
+        self.open.is_empty()
+            && self.flights.is_empty()
+            && self.lanes.iter().all(|lane| lane.sealed.is_empty())
     }
 
     /// A command was decided: tells everybody who waited, and submits the next one.

@@ -1,22 +1,27 @@
 //! Retention: which shards are to be trimmed now, decided by age and size, made true by committed commands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cluster::{Command, Group};
-use model::{GroupId, ShardId};
-use storage::{Change, trim_to};
+use model::ShardId;
+use storage::{Change, kv, trim_to};
 use tracing::warn;
 
 use crate::node::Shared;
 use crate::topic::Topic;
+use crate::topics;
 
+const HOUR_MS: i64 = 60 * 60 * 1000;
+/// How long a producer without new batches is remembered (Spec: kafka 43).
+const PRODUCERS_KEPT_MS: i64 = 24 * HOUR_MS;
 /// Trims of one command.
 const TRIMS_MAX: usize = 1024;
 
 impl Shared {
-    /// Trims every shard of this node's topics that has records too old or too many. Answers whether anything was
-    /// trimmed. Reads descriptions only; for a background thread.
+    /// Trims every shard that has records too old or too many, and once an hour forgets producers that have gone.
+    /// Answers whether anything was done. Blocks on the rows; for a background thread.
     pub async fn trim_expired(&self) -> bool {
         let now = self.clock.wall_ms();
         let mut trimmed = false;
@@ -37,9 +42,37 @@ impl Shared {
     }
 
     fn due(&self, group: &Group, now: i64) -> Vec<Change> {
-        let shards = self.directory.shards_of(group.id());
-        shards.into_iter().filter_map(|(shard, topic)| trim_of(group, shard, &topic, now)).collect()
+        let shards = group.log().shards().unwrap_or_else(|error| {
+            warn!(group = group.id().0, err = %error, "shards could not be listed for retention");
+            Vec::new()
+        });
+        let trim = |shard| trim_of(group, shard, &*self.topic_of(shard)?, now);
+        let mut due: Vec<Change> = shards.into_iter().filter_map(trim).collect();
+        let before = now.saturating_sub(PRODUCERS_KEPT_MS);
+        let hour = now / HOUR_MS;
+        if self.expired_hour.swap(hour, Ordering::Relaxed) != hour && group.log().applied() > 0 {
+            due.push(Change::ExpireProducers { before });
+        }
+        due
     }
+
+    /// The topic of a shard, from the rows if this node has not met it since it was started. Blocks.
+    fn topic_of(&self, shard: ShardId) -> Option<Arc<Topic>> {
+        if let Some(topic) = self.directory.by_shard(shard) {
+            return Some(topic);
+        }
+        let groups = self.node.groups();
+        let home = groups.get(home_index(shard, groups.len()))?;
+        let value = |key: &[u8]| Some(kv::decode_value(&home.kv().get(key).ok()??).ok()?.value);
+        let name = value(&topics::number_key(b'n', shard.topic().0))?;
+        let topic = topics::decode(value(&[b"t", &name[..]].concat())?)?;
+        Some(self.directory.insert(Arc::new(topic)))
+    }
+}
+
+/// The place, among `groups` groups, of the home of a shard's topic: partitions follow it round the groups.
+pub(crate) fn home_index(shard: ShardId, groups: usize) -> usize {
+    (shard.home().0 as usize - 1 + groups - usize::from(shard.partition()) % groups) % groups
 }
 
 fn trim_of(group: &Group, shard: ShardId, topic: &Topic, now: i64) -> Option<Change> {
@@ -52,13 +85,4 @@ fn trim_of(group: &Group, shard: ShardId, topic: &Topic, now: i64) -> Option<Cha
     }
     let pieces = group.log().describe(shard).ok()?.pieces;
     trim_to(&pieces, &limits, now).map(|to| Change::Trim { shard, to })
-}
-
-/// The shards of a group that are known here, with their topics.
-pub(crate) type ShardsOfGroup = Vec<(ShardId, Arc<Topic>)>;
-
-impl crate::topics::Directory {
-    pub(crate) fn shards_of(&self, group: GroupId) -> ShardsOfGroup {
-        self.each_shard(|shard| shard.home() == group)
-    }
 }

@@ -65,20 +65,14 @@ impl Registry {
 
 /// What a core keeps of a session that one of its connections has or claims.
 pub(crate) struct Owned {
-    epoch: u64,
     sink: Rc<dyn Sink>,
     /// The claim is not finished: who asks meanwhile waits here.
     claiming: Option<Option<TakeOverAnswer>>,
 }
 
-impl Owned {
-    pub(crate) fn is_of(&self, epoch: u64) -> bool {
-        self.epoch == epoch
-    }
-}
-
-/// Sessions owned on one core.
-pub(crate) type OwnedSessions = AHashMap<SessionKey, Owned>;
+/// Sessions owned on one core, by the epoch of their claim: while a claim is on its way, a later one of the same core waits
+/// beside it.
+pub(crate) type OwnedSessions = AHashMap<u64, Owned>;
 
 pub(crate) async fn claim(
     core: Core,
@@ -89,7 +83,6 @@ pub(crate) async fn claim(
     let key: SessionKey = (tenant, id);
     let registry = &core.shared().registry;
     let epoch = registry.epochs.fetch_add(1, Ordering::Relaxed);
-    // A connection of this very core may have it: its `Owned` must be told before it is replaced.
     let previous = {
         let mut shard = registry.shard(&key).lock();
         shard.insert(key.clone(), Entry::Owned { core: core.id(), epoch })
@@ -103,24 +96,24 @@ pub(crate) async fn claim(
                 let _ = answer.send(state);
             });
             if owner == core.id() {
-                take_over(&core, &key, owner_epoch, answer);
+                take_over(&core, owner_epoch, answer);
             } else {
                 let event = CoreEvent::TakeOver { key: key.clone(), epoch: owner_epoch, answer };
                 core.shared().mailboxes[usize::from(owner)].post(event);
             }
-            core.own(key.clone(), Owned { epoch, sink, claiming: Some(None) });
+            core.own(epoch, Owned { sink, claiming: Some(None) });
             handed_over = state.await.unwrap_or(None);
             known = handed_over.is_some();
         }
         Some(Entry::Leaving { state, .. }) => {
-            core.own(key.clone(), Owned { epoch, sink, claiming: Some(None) });
+            core.own(epoch, Owned { sink, claiming: Some(None) });
             handed_over = state;
             known = true;
         }
-        None => core.own(key.clone(), Owned { epoch, sink, claiming: Some(None) }),
+        None => core.own(epoch, Owned { sink, claiming: Some(None) }),
     }
     let state = if known { Ok(handed_over) } else { stored(&core, &key).await };
-    finish_claim(&core, &key, epoch);
+    finish_claim(&core, epoch);
     let writer = Rc::new(Writer { core: core.clone(), key, epoch });
     match state {
         Ok(state) => Ok(SessionLease { inner: Box::new(Owner { writer, given_up: false.into() }), state }),
@@ -132,20 +125,20 @@ pub(crate) async fn claim(
 }
 
 /// Asks the connection of this core that has the session, as of `epoch`, for its state.
-pub(crate) fn take_over(core: &Core, key: &SessionKey, epoch: u64, answer: TakeOverAnswer) {
+pub(crate) fn take_over(core: &Core, epoch: u64, answer: TakeOverAnswer) {
     let mut owned = core.owned_sessions();
-    match owned.get_mut(key) {
-        Some(owner) if owner.epoch == epoch => match &mut owner.claiming {
+    match owned.get_mut(&epoch) {
+        Some(owner) => match &mut owner.claiming {
             Some(waiting) => *waiting = Some(answer),
             None => {
-                let owner = owned.remove(key);
+                let owner = owned.remove(&epoch);
                 drop(owned);
                 if let Some(owner) = owner {
                     owner.sink.tell(Event::TakeOver(TakeOver::new(answer)));
                 }
             }
         },
-        _ => {
+        None => {
             drop(owned);
             // It has just been given up: what was stored last is the state.
             answer(None);
@@ -153,16 +146,10 @@ pub(crate) fn take_over(core: &Core, key: &SessionKey, epoch: u64, answer: TakeO
     }
 }
 
-fn finish_claim(core: &Core, key: &SessionKey, epoch: u64) {
-    let waiting = {
-        let mut owned = core.owned_sessions();
-        match owned.get_mut(key) {
-            Some(owner) if owner.epoch == epoch => owner.claiming.take().flatten(),
-            _ => None,
-        }
-    };
+fn finish_claim(core: &Core, epoch: u64) {
+    let waiting = core.owned_sessions().get_mut(&epoch).and_then(|owner| owner.claiming.take().flatten());
     if let Some(answer) = waiting {
-        take_over(core, key, epoch, answer);
+        take_over(core, epoch, answer);
     }
 }
 
@@ -233,7 +220,7 @@ impl Writer {
 
     /// The connection gives the session up; until the row is written, claims find the state here.
     fn leave(&self, state: Option<Bytes>) {
-        self.core.disown(&self.key, self.epoch);
+        self.core.disown(self.epoch);
         let mut shard = self.core.shared().registry.shard(&self.key).lock();
         if let Some(entry) = shard.get_mut(&self.key)
             && matches!(entry, Entry::Owned { epoch, .. } if *epoch == self.epoch)
@@ -251,7 +238,7 @@ impl Writer {
     }
 
     fn give_up_ownership(&self) {
-        self.core.disown(&self.key, self.epoch);
+        self.core.disown(self.epoch);
         let mut shard = self.core.shared().registry.shard(&self.key).lock();
         if matches!(shard.get(&self.key), Some(Entry::Owned { epoch, .. }) if *epoch == self.epoch) {
             shard.remove(&self.key);

@@ -56,13 +56,6 @@ impl Directory {
         self.inner.known.read().by_shard.get(&shard).cloned()
     }
 
-    /// The shards for which `wanted` is true, with their topics.
-    pub(crate) fn each_shard(&self, wanted: impl Fn(ShardId) -> bool) -> Vec<(ShardId, Arc<Topic>)> {
-        let known = self.inner.known.read();
-        let shards = known.by_shard.iter().filter(|(shard, _)| wanted(**shard));
-        shards.map(|(shard, topic)| (*shard, Arc::clone(topic))).collect()
-    }
-
     /// Remembers a topic; answers the one that is remembered (an equal one may have been there).
     pub(crate) fn insert(&self, topic: Arc<Topic>) -> Arc<Topic> {
         let mut known = self.inner.known.write();

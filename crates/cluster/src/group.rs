@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use consensus::{GroupHandle, ProposeError};
@@ -63,6 +64,7 @@ struct Inner {
     kv: Arc<dyn Kv>,
     queue: Mutex<Queue>,
     wake: Notify,
+    failed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -74,13 +76,25 @@ struct Queue {
 
 impl Group {
     pub(crate) fn new(id: GroupId, log: Arc<dyn Log>, kv: Arc<dyn Kv>) -> Self {
-        let inner = Inner { id, log, kv, queue: Mutex::new(Queue::default()), wake: Notify::new() };
+        let inner = Inner {
+            id,
+            log,
+            kv,
+            queue: Mutex::new(Queue::default()),
+            wake: Notify::new(),
+            failed: AtomicBool::new(false),
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// Its number.
     pub fn id(&self) -> GroupId {
         self.inner.id
+    }
+
+    /// Whether the group has stopped taking commands before it was told to: its journal or its state failed.
+    pub fn has_failed(&self) -> bool {
+        self.inner.failed.load(Ordering::Acquire)
     }
 
     /// The applied log. Its calls that may block say so; those belong on a thread that may.
@@ -147,7 +161,7 @@ impl Group {
         loop {
             while in_flight.len() < ENTRIES_IN_FLIGHT {
                 let Some(bundle) = self.next_bundle() else { break };
-                in_flight.push(commit_bundle(&handle, bundle));
+                in_flight.push(self.commit_bundle(&handle, bundle));
             }
             if in_flight.is_empty() {
                 if self.inner.queue.lock().closed {
@@ -161,6 +175,30 @@ impl Group {
                 }
             } else {
                 in_flight.next().await;
+            }
+        }
+    }
+
+    async fn commit_bundle(&self, handle: &GroupHandle, mut bundle: Bundle) {
+        let payload = encode_bundle(&mut bundle.commands);
+        let outcome: Result<Bytes, ProposeError> = handle.propose(payload).await;
+        let replies = match outcome {
+            Ok(bytes) => decode_replies(bytes, bundle.done.len()).map_err(|_| SubmitError::Stopped),
+            Err(error) => Err(submit_error(&error)),
+        };
+        match replies {
+            Ok(replies) => {
+                for (done, reply) in bundle.done.into_iter().zip(replies) {
+                    done(Ok(reply));
+                }
+            }
+            Err(error) => {
+                if error == SubmitError::Stopped {
+                    self.inner.failed.store(true, Ordering::Release);
+                }
+                for done in bundle.done {
+                    done(Err(error));
+                }
             }
         }
     }
@@ -191,27 +229,6 @@ impl Group {
 struct Bundle {
     commands: Vec<Command>,
     done: Vec<Completion>,
-}
-
-async fn commit_bundle(handle: &GroupHandle, mut bundle: Bundle) {
-    let payload = encode_bundle(&mut bundle.commands);
-    let outcome: Result<Bytes, ProposeError> = handle.propose(payload).await;
-    let replies = match outcome {
-        Ok(bytes) => decode_replies(bytes, bundle.done.len()).map_err(|_| SubmitError::Stopped),
-        Err(error) => Err(submit_error(&error)),
-    };
-    match replies {
-        Ok(replies) => {
-            for (done, reply) in bundle.done.into_iter().zip(replies) {
-                done(Ok(reply));
-            }
-        }
-        Err(error) => {
-            for done in bundle.done {
-                done(Err(error));
-            }
-        }
-    }
 }
 
 fn submit_error(error: &ProposeError) -> SubmitError {

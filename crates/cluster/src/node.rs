@@ -85,7 +85,9 @@ pub enum OpenError {
     #[error("cannot open the journal")]
     Journal(#[source] JournalError),
     /// The journal is damaged: entries of a group are lost and there is no replica to repair them from.
-    #[error("the journal is damaged in {ranges} places: entries of at least one group are lost")]
+    #[error(
+        "the journal is damaged in {ranges} place(s): acknowledged records may be lost; restore the files"
+    )]
     Damaged {
         /// Number of damaged ranges.
         ranges: usize,
@@ -316,19 +318,18 @@ fn lock(dir: &Path, disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
     disk.lock(&dir.join("lock")).map_err(failed)
 }
 
-/// Damage that costs entries is not started over: with one replica, nobody else has them.
+/// Damage is not started over: entries, or a vote, may have been in the damaged range, and with one replica nobody
+/// else has them. (Only what may still be needed is looked at: segments whose entries are all purged are not.)
 fn refuse_damage(recovered: &Recovered) -> Result<(), OpenError> {
-    if recovered.quarantined.is_empty() && recovered.missing_segments.is_empty() {
-        return Ok(());
-    }
+    let ranges = recovered.quarantined.len() + recovered.missing_segments.len();
     for range in &recovered.quarantined {
         warn!(segment = range.segment, offset = range.offset, bytes = range.len, "the journal is damaged");
     }
-    let lost = recovered.groups.values().any(|group| !group.gaps().is_empty());
-    if lost {
-        return Err(OpenError::Damaged { ranges: recovered.quarantined.len() });
+    for segment in &recovered.missing_segments {
+        warn!(segment, "a journal segment is missing");
     }
-    Ok(())
+    let lost = recovered.groups.values().any(|group| !group.gaps().is_empty());
+    if ranges > 0 || lost { Err(OpenError::Damaged { ranges }) } else { Ok(()) }
 }
 
 fn open_journal(config: JournalConfig, outside: &Outside) -> Result<(Arc<Journal>, Recovered), OpenError> {

@@ -98,6 +98,10 @@ pub trait Log: Send + Sync {
     /// `max` of them, without their bytes. `At most once` batches are skipped (they were delivered live).
     fn scan(&self, after: Position, shards: &Selection<'_>, max: usize) -> Result<Vec<Scanned>, LogError>;
 
+    /// The shards that have been appended to and not dropped, engine by engine. For housekeeping: costs by their
+    /// number, may block on disk.
+    fn shards(&self) -> Result<Vec<ShardId>, LogError>;
+
     /// Figures about one shard, for inspection and retention.
     fn describe(&self, shard: ShardId) -> Result<Description, LogError>;
 }

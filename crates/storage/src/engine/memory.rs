@@ -311,6 +311,12 @@ impl Log for MemoryLog {
         Ok(found)
     }
 
+    fn shards(&self) -> Result<Vec<ShardId>, LogError> {
+        let mut ids: Vec<ShardId> = self.state.read().shards.keys().copied().collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
     fn describe(&self, shard: ShardId) -> Result<Description, LogError> {
         self.with_ring(shard, |ring, _| {
             let Some(ring) = ring else { return Description::default() };

@@ -266,6 +266,13 @@ impl Log for GroupLog {
         Ok(found)
     }
 
+    fn shards(&self) -> Result<Vec<ShardId>, LogError> {
+        self.engines().try_fold(Vec::new(), |mut shards, log| {
+            shards.append(&mut log.shards()?);
+            Ok(shards)
+        })
+    }
+
     fn describe(&self, shard: ShardId) -> Result<Description, LogError> {
         self.reader(shard)?.describe(shard)
     }

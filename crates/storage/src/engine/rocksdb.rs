@@ -393,6 +393,23 @@ impl Log for RocksLog {
         Ok(found)
     }
 
+    fn shards(&self) -> Result<Vec<ShardId>, LogError> {
+        let from = group_key(self.group, GROUP_SHARD);
+        let to = group_key(self.group, GROUP_SHARD + 1);
+        let mut shards = Vec::new();
+        for row in self.database.rows(Space::Log, &from, &to) {
+            let row = row.map_err(|error| LogError::io("list shards", error))?;
+            let id = row.key.get(from.len()..).and_then(|key| key.try_into().ok()).map(u64::from_be_bytes);
+            let id = id
+                .and_then(|id| ShardId::from_u64(id).ok())
+                .ok_or(LogError::Damaged { what: "shard row" })?;
+            if row.value.first() != Some(&DROPPED) {
+                shards.push(id);
+            }
+        }
+        Ok(shards)
+    }
+
     fn describe(&self, shard: ShardId) -> Result<Description, LogError> {
         let Offsets { start, end } = self.published(shard)?;
         let mut description = Description::default();

@@ -199,6 +199,10 @@ impl Log for SegmentLog {
         Ok(found)
     }
 
+    fn shards(&self) -> Result<Vec<ShardId>, LogError> {
+        Ok(self.state.read().shard_ids())
+    }
+
     fn describe(&self, shard: ShardId) -> Result<Description, LogError> {
         self.with_shard(shard, |found| found.map(Shard::describe).unwrap_or_default())
     }

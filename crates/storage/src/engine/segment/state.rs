@@ -66,6 +66,13 @@ impl State {
         self.applied
     }
 
+    /// The shards that are there, in ascending order.
+    pub(super) fn shard_ids(&self) -> Vec<ShardId> {
+        let mut ids: Vec<ShardId> = self.shards.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     pub(super) fn shard(&self, shard: ShardId) -> Option<&Shard> {
         self.shards.get(&shard)
     }
