@@ -165,6 +165,8 @@ impl<S: Session, I: Io> Connection<S, I> {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
         let mut ready = Ready { events: self.mailbox.poll_ready(cx), ..Ready::default() };
         if self.session.wants_input() {
+            // Output that drained made room for input which is here already: nothing else would wake us.
+            ready.events |= self.held;
             match self.io.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => ready.read = true,
                 Poll::Ready(Err(_)) => ready.broken = true,
@@ -187,10 +189,12 @@ impl<S: Session, I: Io> Connection<S, I> {
         if ready.broken {
             return Some(Closed::Broken);
         }
+        let now = tokio::time::Instant::now().into_std();
         if ready.shutdown {
+            let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
+            self.session.handle_shutdown(&mut turn);
             return Some(Closed::Shutdown);
         }
-        let now = tokio::time::Instant::now().into_std();
         if ready.events {
             self.handle_events(now);
         }

@@ -47,6 +47,12 @@ pub trait Session: 'static {
     /// The output fell below its low mark after it had been above its high mark ([`Output::is_full`]).
     fn handle_drained(&mut self, turn: &mut Turn<'_>);
 
+    /// The broker goes down: the last chance to say so. What is left in the output is written (for at most a few
+    /// seconds), then the connection is closed.
+    fn handle_shutdown(&mut self, turn: &mut Turn<'_>) {
+        turn.close();
+    }
+
     /// The connection is over. No output is possible any more.
     fn handle_closed(&mut self, closed: Closed);
 

@@ -164,6 +164,11 @@ impl Broker {
         self.process.next_line()
     }
 
+    /// Lets it run for a while.
+    pub fn live(&self, time: Duration) {
+        pass(time);
+    }
+
     /// How much processor time all its threads take while `window` passes.
     pub fn processor_time(&self, window: Duration) -> Duration {
         let before = self.processor_time_total();

@@ -41,7 +41,7 @@ fn what_was_acknowledged_survives_every_kill() {
         &["topic=kill/paho", "qos=1", "id=paho", "clean=false", "window=50"],
     );
     for kill in 0..kills() {
-        broker.processor_time(Duration::from_millis(UP_MS[kill % UP_MS.len()]));
+        broker.live(Duration::from_millis(UP_MS[kill % UP_MS.len()]));
         broker.kill_9();
         broker.restart();
     }

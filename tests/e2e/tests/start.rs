@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use e2e::{Broker, Opening, Process, Settings, Socket, get};
+use e2e::{Broker, Incoming, Opening, Process, Settings, Socket, get};
+use wire::mqtt::{Qos, ReasonCode};
 
 /// How long the idle broker is watched.
 const IDLE_SECONDS: &str = "ROBUSTMQ_IDLE_SECONDS";
@@ -65,10 +66,31 @@ fn sigterm_ends_well_and_a_restart_finds_everything() {
     assert_eq!(broker.terminate().code(), Some(0));
     // A client of 5.0 is told why, then the connection ends.
     let told = socket.read().expect("DISCONNECT comes first");
-    assert_eq!(told, e2e::Incoming::Disconnect(wire::mqtt::ReasonCode::ServerShuttingDown));
+    assert_eq!(told, Incoming::Disconnect(ReasonCode::ServerShuttingDown));
     broker.restart();
     Socket::open(broker.mqtt(), &Opening::clean("a")).expect("it accepts again");
     assert_eq!(broker.terminate().code(), Some(0));
+}
+
+#[test]
+fn wills_of_those_who_were_connected_at_sigterm_are_kept() {
+    let mut broker = Broker::start();
+    let mut heir = Socket::open(broker.mqtt(), &Opening::persistent("heir")).expect("it accepts");
+    heir.subscribe("wills/#", Qos::AtLeastOnce).expect("it grants");
+    let will = Some(("wills/mortal", &b"farewell"[..]));
+    let _mortal =
+        Socket::open(broker.mqtt(), &Opening { will, ..Opening::clean("mortal") }).expect("it accepts");
+    drop(heir);
+    assert_eq!(broker.terminate().code(), Some(0));
+    broker.restart();
+    let mut heir = Socket::open(broker.mqtt(), &Opening::persistent("heir")).expect("it accepts");
+    assert!(heir.session_present);
+    match heir.read().expect("the will comes") {
+        Incoming::Publish { topic, payload, .. } => {
+            assert_eq!((topic.as_str(), payload.as_slice()), ("wills/mortal", &b"farewell"[..]));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -124,7 +146,7 @@ fn ten_thousand_idle_connections_cost_next_to_nothing() {
         .collect();
     let each = (broker.resident_bytes() - before) / CONNECTIONS as u64;
     // What the last connections left to do is done before the watch begins.
-    broker.processor_time(Duration::from_secs(2));
+    broker.live(Duration::from_secs(2));
     let seconds = std::env::var(IDLE_SECONDS).ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let window = Duration::from_secs(seconds);
     let spent = broker.processor_time(window);

@@ -4,18 +4,22 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use broker::{Core, Shared};
 use net::{CoreIo, accept_loop, drive};
 use rt::{OnFailure, OnShutdown, Shutdown, TaskKind, Tasks};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::listeners::FrontSockets;
 use super::settings::{kafka_config, mqtt_config};
 use super::{StartError, runtime};
 use crate::config::Config;
+
+/// Bound: what was published and not decided may take this long at the end. A full disk would keep it for ever.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// One client. It is told of the end and has a few seconds to take what is left for it.
 const CONNECTION: TaskKind =
@@ -110,6 +114,10 @@ async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Opti
     let _ = plan.ready.send(Ok(()));
     plan.shutdown.wait().await;
     tasks.drained().await;
+    // What the connections left, such as their wills.
+    if tokio::time::timeout(SETTLE_MAX, core.settled()).await.is_err() {
+        warn!(core = number, "stopped before all that was published was decided");
+    }
 }
 
 /// Takes up what the last stop interrupted: the broker's own work, then wills that wait for their delay.
