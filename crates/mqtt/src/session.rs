@@ -17,7 +17,7 @@ use bytes::{Buf, BytesMut};
 use model::TenantId;
 use net::{Closed, Mailbox, Turn};
 use tracing::debug;
-use wire::mqtt::{Decoded, Decoder, Expect, Packet, PropertiesBuf};
+use wire::mqtt::{Decoded, Decoder, Expect, Packet, PropertiesBuf, ReasonCode};
 
 use crate::config::MqttConfig;
 use crate::connection::{Close, Connection};
@@ -25,6 +25,10 @@ use crate::handlers::connect::{self, Opening};
 use crate::inbox::{Event, Inbox, Told};
 use crate::metrics::Metrics;
 use crate::will;
+
+/// Output above which a connection is no longer read. Deliveries stop long before; what is left is answers to a client that
+/// goes on asking without reading.
+const CHOKE_BYTES: usize = 4 << 20;
 
 /// MQTT on one core: makes a [`Session`] for each connection that the listener accepts.
 pub struct Front<B: Broker> {
@@ -146,6 +150,10 @@ impl<B: Broker> net::Session for Session<B> {
                 turn.close();
             }
             Phase::Open(connection) => {
+                if self.choked {
+                    // We do not listen: the silence is ours.
+                    connection.hear(turn.now);
+                }
                 let handled = connection.handle_deadline(turn);
                 self.end_if(handled, turn);
             }
@@ -160,6 +168,10 @@ impl<B: Broker> net::Session for Session<B> {
             connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
         }
         self.finish(turn);
+    }
+
+    fn handle_shutdown(&mut self, turn: &mut Turn<'_>) {
+        self.end_if(Err(Close::fault(ReasonCode::ServerShuttingDown)), turn);
     }
 
     fn handle_closed(&mut self, closed: Closed) {
@@ -249,12 +261,16 @@ impl<B: Broker> Session<B> {
             Ok(claimed) => {
                 let parts = (Rc::clone(&self.shared), Rc::clone(&self.inbox));
                 self.phase = Phase::Open(connect::accept(*opening, claimed, parts, turn));
+                if self.inbox.is_wanted() {
+                    // Somebody claimed the session while we did, and was told to wait for us.
+                    self.end_if(Err(Close::fault(ReasonCode::SessionTakenOver)), turn);
+                }
             }
             Err(kind) => self.refuse(opening.version(), crate::error::connect_reason(kind), turn),
         }
     }
 
-    fn refuse(&mut self, version: wire::mqtt::Version, reason: wire::mqtt::ReasonCode, turn: &mut Turn<'_>) {
+    fn refuse(&mut self, version: wire::mqtt::Version, reason: ReasonCode, turn: &mut Turn<'_>) {
         self.shared.metrics.connects_refused.add(1);
         connect::refuse(version, reason, turn);
         self.phase = Phase::Closed;
@@ -283,7 +299,7 @@ impl<B: Broker> Session<B> {
         if let Phase::Open(connection) = &mut self.phase {
             connection.finish(turn);
         }
-        self.choked = turn.output.is_full();
+        self.choked = turn.output.is_full() && turn.output.len() > CHOKE_BYTES;
     }
 }
 
