@@ -112,7 +112,7 @@ impl Core {
             CoreEvent::Decided { flight, outcome } => {
                 self.inner.outbox.borrow_mut().decided(flight, &outcome)
             }
-            CoreEvent::TakeOver { key, epoch, answer } => sessions::take_over(self, &key, epoch, answer),
+            CoreEvent::TakeOver { epoch, answer } => sessions::take_over(self, epoch, answer),
         }
     }
 

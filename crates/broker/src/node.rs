@@ -195,7 +195,7 @@ pub(crate) enum CoreEvent {
     /// A command of this core's outbox is decided.
     Decided { flight: usize, outcome: Result<Reply, SubmitError> },
     /// Somebody claims a session that a connection of this core owns.
-    TakeOver { key: SessionKey, epoch: u64, answer: TakeOverAnswer },
+    TakeOver { epoch: u64, answer: TakeOverAnswer },
 }
 
 /// Hears the state of a session that is handed over.

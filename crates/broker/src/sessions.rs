@@ -98,7 +98,7 @@ pub(crate) async fn claim(
             if owner == core.id() {
                 take_over(&core, owner_epoch, answer);
             } else {
-                let event = CoreEvent::TakeOver { key: key.clone(), epoch: owner_epoch, answer };
+                let event = CoreEvent::TakeOver { epoch: owner_epoch, answer };
                 core.shared().mailboxes[usize::from(owner)].post(event);
             }
             core.own(epoch, Owned { sink, claiming: Some(None) });

@@ -225,9 +225,11 @@ impl<B: Broker> Connection<B> {
                 AckOf::Qos2 => AckKind::Pubrec,
             };
             let result = owed.result.unwrap_or(Ok(()));
-            if owed.of == AckOf::Qos2 && incoming.received.get(&owed.id.get()) == Some(&Received::Undecided) {
+            if owed.of == AckOf::Qos2
+                && let Some(Received::Undecided(group)) = incoming.received.get(&owed.id.get()).copied()
+            {
                 match result {
-                    Ok(()) => incoming.received.insert(owed.id.get(), Received::Stored(None)),
+                    Ok(()) => incoming.received.insert(owed.id.get(), Received::Stored(group)),
                     Err(_) => incoming.received.remove(&owed.id.get()),
                 };
             }

@@ -38,15 +38,15 @@ impl Incoming {
 
     /// Whether a QoS 2 publication is not decided yet.
     pub(crate) fn has_undecided_qos2(&self) -> bool {
-        self.received.values().any(|received| *received == Received::Undecided)
+        self.received.values().any(|received| matches!(received, Received::Undecided(_)))
     }
 }
 
 /// How far a QoS 2 publication has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// Pushed, not decided.
-    Undecided,
+    /// Pushed, not decided. The group that will hold its row, if that is known.
+    Undecided(Option<GroupId>),
     /// Stored; PUBREC is sent. The group that holds its row, if that is known.
     Stored(Option<GroupId>),
     /// PUBREL came; its row is being deleted.

@@ -38,7 +38,10 @@ impl<B: Broker> Connection<B> {
                 let row = self.is_persistent().then(|| ReceivedRows::of(self.incarnation).put(id));
                 let pushed = self.push(publish, &subject, row.as_slice());
                 if pushed.is_ok() {
-                    self.incoming().received.insert(id.get(), Received::Undecided);
+                    let has_row = row.is_some();
+                    let incoming = self.incoming();
+                    let group = incoming.publisher.last_group().filter(|_| has_row);
+                    incoming.received.insert(id.get(), Received::Undecided(group));
                 }
                 self.note_pushed(id, AckOf::Qos2, pushed, turn)
             }
@@ -80,7 +83,7 @@ impl<B: Broker> Connection<B> {
         match incoming.received.get(&id.get()) {
             None => Ok(false),
             // Its PUBREC comes when it is decided.
-            Some(Received::Undecided) => Ok(true),
+            Some(Received::Undecided(_)) => Ok(true),
             Some(Received::Stored(_) | Received::Releasing) => {
                 incoming.acks.push_decided(id, AckOf::Qos2, Ok(()), incoming.pushed);
                 self.send_acks(turn)?;

@@ -26,7 +26,7 @@ impl<B: Broker> Connection<B> {
             // PUBCOMP is on its way.
             Some(Received::Releasing) => {}
             // Not to be released before its PUBREC, or unknown: no fault, no more to do [MQTT-4.3.3-11].
-            Some(Received::Undecided) | None => self.complete_unknown(ack, turn),
+            Some(Received::Undecided(_)) | None => self.complete_unknown(ack, turn),
         }
         Ok(())
     }

@@ -221,6 +221,31 @@ fn mqtt_3_1_4_3_a_second_connection_takes_the_session_over() {
     });
 }
 
+/// A claim that came while another one was on its way was not served.
+#[test]
+fn mqtt_3_1_4_3_claims_at_once_are_served_one_after_the_other() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            let mut client = broker.socket(Version::V5).await;
+            client.connect(&Hello::lasting("c")).await;
+            clients.push(client);
+        }
+        let served = async {
+            while broker.counted("mqtt_connects_total", "accepted") < 8
+                || broker.counted("mqtt_connections", "") != 1
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), served).await.expect("all are served");
+        let mut late = broker.socket(Version::V5).await;
+        late.connect(&Hello::lasting("c")).await;
+        assert_eq!(late.connack().await, (true, ReasonCode::Success));
+    });
+}
+
 #[test]
 fn mqtt_3_14_4_1_nothing_is_processed_after_disconnect() {
     on_core(async {

@@ -1,9 +1,10 @@
 //! Sessions that outlive their connection, and a broker that is stopped (statements 20 to 25, 51 to 62 and 91 to 94).
 
 use std::cell::Cell;
+use std::num::NonZeroU16;
 
 use testkit::on_core;
-use wire::mqtt::{AckKind, Delivery, PropertiesBuf, Property, Qos, ReasonCode, Version};
+use wire::mqtt::{AckKind, Delivery, Packet, PropertiesBuf, Property, Qos, ReasonCode, Version};
 
 use crate::link::{Broker, Client, Hello, Kept, id};
 
@@ -48,6 +49,23 @@ fn mqtt_3_1_2_5_a_session_comes_back_with_what_it_missed() {
         client.leave().await;
         back(&broker, &Hello::lasting("c"), true).await.nothing().await;
     });
+}
+
+/// What is sent again: the payload of a PUBLISH, or `pubrel`; and its packet identifier.
+async fn again(client: &mut Client) -> (String, Option<NonZeroU16>) {
+    client
+        .read(|packet| match packet {
+            Packet::Publish(publish) => {
+                assert!(matches!(
+                    publish.delivery,
+                    Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. }
+                ));
+                (String::from_utf8(publish.payload.to_vec()).unwrap(), publish.delivery.packet_id())
+            }
+            Packet::Pubrel(ack) => ("pubrel".to_owned(), Some(ack.packet_id)),
+            other => panic!("{other:?}"),
+        })
+        .await
 }
 
 #[test]
@@ -95,19 +113,7 @@ fn mqtt_4_4_0_1_what_was_not_acknowledged_comes_again_in_order() {
         // PUBREL of 4 in its place, then 5 and 6; the PUBREL of 2 when it is durable.
         let mut rest = Vec::new();
         while rest.len() < 4 {
-            let seen = client
-                .read(|packet| match packet {
-                    wire::mqtt::Packet::Publish(publish) => {
-                        assert!(matches!(
-                            publish.delivery,
-                            Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. }
-                        ));
-                        (String::from_utf8(publish.payload.to_vec()).unwrap(), publish.delivery.packet_id())
-                    }
-                    wire::mqtt::Packet::Pubrel(ack) => ("pubrel".to_owned(), Some(ack.packet_id)),
-                    other => panic!("{other:?}"),
-                })
-                .await;
+            let seen = again(&mut client).await;
             if seen.0 == "pubrel" {
                 client.acknowledge(AckKind::Pubcomp, seen.1.unwrap().get()).await;
             } else if seen.0 == "5" {
