@@ -7,11 +7,12 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use wire::mqtt::{AckKind, Delivery, Qos, ReasonCode};
 
 use crate::socket::{Incoming, Opening, Socket};
@@ -221,14 +222,14 @@ impl Collector {
 
     /// How many messages of a topic came.
     pub fn count(&self, topic: &str) -> usize {
-        self.seen.lock().unwrap().get(topic).map_or(0, Vec::len)
+        self.seen.lock().get(topic).map_or(0, Vec::len)
     }
 
     /// Waits until every one of `payloads` has come on `topic`.
     pub fn wait_for(&self, topic: &str, payloads: &BTreeSet<String>) {
         wait_until(&format!("the session has received all {} of {topic}", payloads.len()), || {
             pass(GLANCE);
-            let seen = self.seen.lock().unwrap();
+            let seen = self.seen.lock();
             let seen: BTreeSet<&String> = seen.get(topic)?.iter().collect();
             payloads.iter().all(|payload| seen.contains(payload)).then_some(())
         });
@@ -238,7 +239,7 @@ impl Collector {
     pub fn finish(self) -> HashMap<String, Vec<String>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the collector keeps its own rules");
-        std::mem::take(&mut self.seen.lock().unwrap())
+        std::mem::take(&mut self.seen.lock())
     }
 }
 
@@ -253,7 +254,7 @@ fn receive(socket: &mut Socket, stop: &AtomicBool, seen: &Mutex<HashMap<String, 
         while let Some(incoming) = packet {
             if let Incoming::Publish { topic, payload, delivery, .. } = incoming {
                 let payload = String::from_utf8(payload).expect("payloads are numbers");
-                seen.lock().unwrap().entry(topic).or_default().push(payload);
+                seen.lock().entry(topic).or_default().push(payload);
                 if let Some(id) = delivery.packet_id() {
                     socket.put_ack(AckKind::Puback, id);
                 }

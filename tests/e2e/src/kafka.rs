@@ -107,13 +107,13 @@ pub struct Consumer {
 
 impl Consumer {
     /// The next record. Panics if none comes in time.
-    pub fn next(&mut self) -> Fetched {
+    pub fn next_record(&mut self) -> Fetched {
         fetched(&self.process.next_event(&["record"]))
     }
 
     /// The next `count` records.
     pub fn take(&mut self, count: usize) -> Vec<Fetched> {
-        (0..count).map(|_| self.next()).collect()
+        (0..count).map(|_| self.next_record()).collect()
     }
 
     /// Everything up to the end of a topic with one partition (confluent-kafka only, which tells ends).

@@ -103,13 +103,13 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// The next message. Panics if none comes in time.
-    pub fn next(&mut self) -> Message {
+    pub fn next_message(&mut self) -> Message {
         received(&self.process.next_event(&["message"]))
     }
 
     /// The next `count` messages.
     pub fn take(&mut self, count: usize) -> Vec<Message> {
-        (0..count).map(|_| self.next()).collect()
+        (0..count).map(|_| self.next_message()).collect()
     }
 
     /// Disconnects in good order.

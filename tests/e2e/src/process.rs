@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::wait::{PATIENCE, wait_until};
@@ -44,7 +45,7 @@ impl Process {
         let errors_reader = thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = stream.read(&mut bytes) {
-                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+                kept.lock().push_str(&String::from_utf8_lossy(&bytes[..count]));
             }
         });
         let input = child.stdin.take();
@@ -78,10 +79,7 @@ impl Process {
 
     /// The next line of output, or `None` when there will be none before the deadline.
     pub fn try_line(&mut self, deadline: Instant) -> Option<String> {
-        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     /// The next event of a client program that has one of the names. Others keep their turn; failures panic.
@@ -124,7 +122,7 @@ impl Process {
         if let (Ok(Some(_)), Some(reader)) = (self.child.try_wait(), self.errors_reader.take()) {
             reader.join().expect("reading does not panic");
         }
-        self.errors.lock().unwrap().clone()
+        self.errors.lock().clone()
     }
 
     /// SIGKILL.

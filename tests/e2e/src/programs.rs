@@ -17,6 +17,8 @@ pub enum Program {
     Confluent,
     /// aiokafka (Python).
     Aiokafka,
+    /// kafka-python, which infers the broker's age from what it advertises.
+    KafkaPython,
     /// Apache Kafka's own client (Java).
     Java,
     /// Debian's mosquitto_pub and mosquitto_sub.
@@ -54,6 +56,7 @@ impl Program {
             Program::Paho => python("mqtt_paho.py"),
             Program::Confluent => python("kafka_confluent.py"),
             Program::Aiokafka => python("kafka_aiokafka.py"),
+            Program::KafkaPython => python("kafka_python.py"),
             Program::MqttJs => {
                 let mut command = Command::new("node");
                 command
@@ -75,7 +78,9 @@ impl Program {
 
     fn is_there(self) -> bool {
         match self {
-            Program::Paho | Program::Confluent | Program::Aiokafka => cache().join("venv/installed").exists(),
+            Program::Paho | Program::Confluent | Program::Aiokafka | Program::KafkaPython => {
+                cache().join("venv/installed").exists()
+            }
             Program::MqttJs => cache().join("node/installed").exists(),
             Program::Java => cache().join("java/installed").exists(),
             Program::Mosquitto => runs("mosquitto_pub", "--help") && runs("mosquitto_sub", "--help"),

@@ -53,11 +53,11 @@ fn properties_of_5_arrive_unaltered() {
     let mut paho = Program::Paho.subscribe(broker.mqtt(), "p/#", &["qos=1"]);
     let mut mqtt_js = Program::MqttJs.subscribe(broker.mqtt(), "p/#", &["qos=1"]);
     Program::Paho.publish(broker.mqtt(), std::slice::from_ref(&sent), &[]);
-    let received = paho.next();
+    let received = paho.next_message();
     assert!((990..=1000).contains(&received.expiry.expect("an expiry interval")), "{received:?}");
     assert_eq!(Message { expiry: sent.expiry, ..received }, sent);
     // MQTT.js tells user properties by name.
-    let received = mqtt_js.next();
+    let received = mqtt_js.next_message();
     let by_name =
         [("b", "1"), ("b", "3"), ("a", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(received.user, by_name);
@@ -76,18 +76,18 @@ fn retained_messages_come_first_and_can_be_removed() {
         [(Program::Paho, "version=5"), (Program::MqttJs, "version=4"), (Program::MqttJs, "version=5")]
     {
         let mut reader = program.subscribe(broker.mqtt(), "status/#", &["qos=1", version]);
-        assert_eq!(reader.next(), retained, "{program:?} {version}");
+        assert_eq!(reader.next_message(), retained, "{program:?} {version}");
     }
     broker.kill_9();
     broker.restart();
     let mut reader = Program::Paho.subscribe(broker.mqtt(), "status/#", &["qos=1"]);
-    assert_eq!(reader.next(), retained, "after a crash");
+    assert_eq!(reader.next_message(), retained, "after a crash");
     Program::MqttJs.publish(broker.mqtt(), &[Message::new("status/door", "", 1).retained()], &[]);
-    assert_eq!(reader.next().payload, b"", "the removal is delivered");
+    assert_eq!(reader.next_message().payload, b"", "the removal is delivered");
     let mut late = Program::Paho.subscribe(broker.mqtt(), "status/#", &["qos=1"]);
     let marker = Message::new("status/window", "shut", 1);
     Program::Paho.publish(broker.mqtt(), std::slice::from_ref(&marker), &[]);
-    assert_eq!(late.next(), marker, "nothing is retained any more");
+    assert_eq!(late.next_message(), marker, "nothing is retained any more");
 }
 
 #[test]
@@ -101,13 +101,13 @@ fn a_will_is_published_when_its_client_dies() {
         let will = ["will_topic=wills/w", "will_payload=00ff", "id=mortal", version];
         let mortal = program.subscribe(broker.mqtt(), "nothing", &will);
         mortal.kill();
-        assert_eq!(reader.next(), Message::new("wills/w", [0, 255], 1));
+        assert_eq!(reader.next_message(), Message::new("wills/w", [0, 255], 1));
         let polite = program.subscribe(broker.mqtt(), "nothing", &will);
         polite.finish();
     }
     let marker = Message::new("wills/none", "", 1);
     Program::Paho.publish(broker.mqtt(), std::slice::from_ref(&marker), &[]);
-    assert_eq!(reader.next(), marker, "who leaves in good order has no will");
+    assert_eq!(reader.next_message(), marker, "who leaves in good order has no will");
 }
 
 #[test]

@@ -218,5 +218,5 @@ fn what_mqtt_retained_is_in_the_log_and_what_was_sent_at_most_once_too() {
     let values: Vec<_> = reader.take(2).into_iter().map(|fetched| fetched.record.value).collect();
     assert_eq!(values, [Some(b"on".to_vec()), Some(b"off".to_vec())]);
     let mut late = Program::MqttJs.subscribe(broker.mqtt(), "lamp", &["qos=1"]);
-    assert_eq!(late.next(), sent[0]);
+    assert_eq!(late.next_message(), sent[0]);
 }
