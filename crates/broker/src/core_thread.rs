@@ -15,7 +15,7 @@ use storage::{Append, LogError, StoredBatch};
 use tokio::sync::{Notify, oneshot};
 
 use crate::broker::Event;
-use crate::delivery::{Batch, Delivery, Picked};
+use crate::delivery::{Batch, Delivery, Pick, Picked};
 use crate::dispatch::{CoreTargets, MatchCache, address};
 use crate::lifecycle;
 use crate::message::Message;
@@ -148,7 +148,7 @@ impl Core {
     /// A batch of a topic that captures: each record has its own subject.
     fn deliver_by_record(&self, batch: &Arc<Batch>) {
         let Ok(records) = batch.records() else { return };
-        let mut picked: AHashMap<u64, Vec<(u32, Arc<[u32]>)>> = AHashMap::new();
+        let mut picked: AHashMap<u64, Vec<Pick>> = AHashMap::new();
         {
             let mut cache = self.inner.cache.borrow_mut();
             let routes = &self.inner.shared.routes;

@@ -114,8 +114,11 @@ pub enum Picked {
     /// All, each for the same tags.
     All(Arc<[u32]>),
     /// Some, by index, each with its own tags: a batch of a topic that captures many subjects.
-    Some(Arc<[(u32, Arc<[u32]>)]>),
+    Some(Arc<[Pick]>),
 }
+
+/// A record of a batch by its index, with the tags it matches.
+pub type Pick = (u32, Arc<[u32]>);
 
 impl Delivery {
     /// The `nth` record that is picked: its index in the batch and its tags; `None` beyond the last.

@@ -30,7 +30,7 @@ pub mod view;
 
 pub use broker::{Broker, Event, Keep, SessionLease, Sink, TakeOver};
 pub use core_thread::Core;
-pub use delivery::{Batch, CatchUp, Cursor, Delivery, Picked, Start, Subscriber};
+pub use delivery::{Batch, CatchUp, Cursor, Delivery, Pick, Picked, Start, Subscriber};
 pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};

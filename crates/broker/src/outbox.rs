@@ -359,12 +359,15 @@ pub(crate) struct Parked {
     pub(crate) message: Owned,
 }
 
+/// Name and value of a header.
+type OwnedHeader = (Box<[u8]>, Option<Box<[u8]>>);
+
 /// A message's own copy.
 pub(crate) struct Owned {
     subject: Box<str>,
     key: Option<Box<[u8]>>,
     value: Option<Box<[u8]>>,
-    headers: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
+    headers: Vec<OwnedHeader>,
     guarantee: Guarantee,
     retain: Retain,
     rows: Vec<RowWrite>,
