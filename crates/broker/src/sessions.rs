@@ -10,6 +10,7 @@
 //! One owner in the whole node: the registry maps a session to the core that has it. A claim replaces the entry
 //! first and then asks the former owner for its state, so that two claims at once are served one after the other.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,6 +88,7 @@ pub(crate) async fn claim(
         let mut shard = registry.shard(&key).lock();
         shard.insert(key.clone(), Entry::Owned { core: core.id(), epoch })
     };
+    let was_owned = matches!(previous, Some(Entry::Owned { .. }));
     let mut handed_over = None;
     let mut known = false;
     match previous {
@@ -112,9 +114,17 @@ pub(crate) async fn claim(
         }
         None => core.own(epoch, Owned { sink, claiming: Some(None) }),
     }
-    let state = if known { Ok(handed_over) } else { stored(&core, &key).await };
+    // What a former owner began to write may not be seen yet.
+    let mut has_row = was_owned || known;
+    let state = match known {
+        true => Ok(handed_over),
+        false => stored(&core, &key).await.map(|(is_there, state)| {
+            has_row |= is_there;
+            state
+        }),
+    };
     finish_claim(&core, epoch);
-    let writer = Rc::new(Writer { core: core.clone(), key, epoch });
+    let writer = Rc::new(Writer { core: core.clone(), key, epoch, has_row: has_row.into() });
     match state {
         Ok(state) => Ok(SessionLease { inner: Box::new(Owner { writer, given_up: false.into() }), state }),
         Err(error) => {
@@ -153,16 +163,19 @@ fn finish_claim(core: &Core, epoch: u64) {
     }
 }
 
-async fn stored(core: &Core, key: &SessionKey) -> Result<Option<Bytes>, Error> {
-    let row = core.rows_handle().get(&place(key), row_key(key)).await?;
-    let Some(row) = row.and_then(|row| Row::decode(row.value)) else { return Ok(None) };
+/// Whether there is a row, and the state in it unless the session has ended.
+async fn stored(core: &Core, key: &SessionKey) -> Result<(bool, Option<Bytes>), Error> {
+    let Some(row) = core.rows_handle().get(&place(key), row_key(key)).await? else {
+        return Ok((false, None));
+    };
+    let Some(row) = Row::decode(row.value) else { return Ok((true, None)) };
     let expired = row.ends_at(core.started_ms()).is_some_and(|ends| ends <= core.wall_ms_now());
-    Ok((!expired).then_some(row.state))
+    Ok((true, (!expired).then_some(row.state)))
 }
 
 struct Owner {
     writer: Rc<Writer>,
-    given_up: std::cell::Cell<bool>,
+    given_up: Cell<bool>,
 }
 
 impl Lease for Owner {
@@ -173,6 +186,10 @@ impl Lease for Owner {
     fn release(&self, state: Option<Bytes>, keep: Keep) {
         self.given_up.set(true);
         let state = if keep == Keep::For(0) { None } else { state };
+        if state.is_none() && !self.writer.has_row.get() {
+            self.writer.give_up_ownership();
+            return;
+        }
         let since = self.writer.core.wall_ms_now();
         let row = state.clone().map(|state| Row { owned: false, keep, since, state });
         if let (Some(row), Keep::For(ms)) = (&row, keep) {
@@ -204,12 +221,15 @@ struct Writer {
     core: Core,
     key: SessionKey,
     epoch: u64,
+    /// There may be a row: a session that was never stored leaves nothing to remove.
+    has_row: Cell<bool>,
 }
 
 impl Writer {
     /// Submits the write at once; writes of all owners take effect in the order of these calls.
     fn write(&self, row: Option<&Row>) -> impl Future<Output = Result<(), Error>> + use<> {
         let key = row_key(&self.key);
+        self.has_row.set(true);
         let write = match row {
             Some(row) => RowWrite::Put { key, value: row.encode() },
             None => RowWrite::Delete { key },
