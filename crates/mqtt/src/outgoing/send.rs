@@ -19,6 +19,8 @@ use crate::window::{Entry, Step};
 
 /// A payload above this is shared with the batch instead of copied.
 const SHARE_MIN: usize = 4 * 1024;
+/// Output above which QoS 0 is dropped.
+const AT_MOST_ONCE_BYTES_MAX: usize = 1 << 20;
 
 /// What became of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,13 +194,19 @@ impl Outgoing {
     }
 }
 
+/// Whether QoS 0 is dropped. More is let through than of what can be read from the log later: bursts are no sign of a slow
+/// client.
+fn is_too_slow(output: &mut Output) -> bool {
+    output.is_full() && output.len() > AT_MOST_ONCE_BYTES_MAX
+}
+
 pub(super) fn send_at_most_once<B: Broker>(
     source: &Source<'_>,
     retain: bool,
     properties: &PropertiesBuf,
     link: &mut Link<'_, B>,
 ) {
-    if link.output.is_full() {
+    if is_too_slow(link.output) {
         link.shared.metrics.drop_one(DropReason::Slow);
         return;
     }
@@ -226,7 +234,7 @@ pub(super) fn deliver_image<B: Broker>(batch: &Arc<Batch>, tags: &[u32], link: &
     }
     let Ok(records) = batch.records() else { return true };
     let metrics = &link.shared.metrics;
-    if link.output.is_full() {
+    if is_too_slow(link.output) {
         metrics.drop_many(DropReason::Slow, records.len() as u64);
         return true;
     }
