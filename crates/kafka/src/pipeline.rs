@@ -1,24 +1,24 @@
 //! The order of one connection: requests start and are answered in the order in which they came.
 //!
 //! Requests of one client must not overtake each other (a commit that is followed by leaving the group, say), but two kinds
-//! may overlap, because that is where the speed is: appends follow each other without waiting for the disk, and what only
-//! reads does not hold up what comes behind it.
+//! may overlap, because that is where the speed is: appends follow each other without waiting for the disk, and what waits
+//! for others does not hold up what comes behind it.
 
 use std::collections::VecDeque;
 
 /// Bound: requests of one connection that are not answered.
 const REQUESTS_MAX: usize = 256;
-/// Bound: waiting reads of one connection. Each may hold a whole response.
-const READS_MAX: usize = 4;
+/// Bound: requests of one connection that wait. Each may hold a whole response.
+const WAITS_MAX: usize = 4;
 
 /// How a request gets along with its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// May start while earlier appends are under way.
     Append,
-    /// Changes nothing: later requests may start while it waits.
-    Read,
-    /// Starts when nothing but reads is under way; nothing starts before it is done.
+    /// Waits for others: later requests may start meanwhile.
+    Wait,
+    /// Starts when nothing is under way but what waits; nothing starts before it is done.
     Alone,
 }
 
@@ -42,14 +42,14 @@ pub(crate) struct Pipeline<R, A> {
     /// Slots from the front on that have started.
     started: usize,
     appends: usize,
-    reads: usize,
+    waits: usize,
     alone: usize,
     bytes: usize,
 }
 
 impl<R, A> Pipeline<R, A> {
     pub(crate) fn new() -> Self {
-        Self { slots: VecDeque::new(), first: 0, started: 0, appends: 0, reads: 0, alone: 0, bytes: 0 }
+        Self { slots: VecDeque::new(), first: 0, started: 0, appends: 0, waits: 0, alone: 0, bytes: 0 }
     }
 
     /// Takes a request of `size` bytes in.
@@ -65,7 +65,7 @@ impl<R, A> Pipeline<R, A> {
         let lane = lane(request);
         let is_free = match lane {
             Lane::Append => self.alone == 0,
-            Lane::Read => self.alone == 0 && self.appends == 0 && self.reads < READS_MAX,
+            Lane::Wait => self.alone == 0 && self.appends == 0 && self.waits < WAITS_MAX,
             Lane::Alone => self.alone == 0 && self.appends == 0,
         };
         if !is_free {
@@ -82,7 +82,7 @@ impl<R, A> Pipeline<R, A> {
 
     /// The next request, whatever is under way: for a connection that is over and will not be answered.
     pub(crate) fn start_any(&mut self) -> Option<(u64, R)> {
-        (self.appends, self.reads, self.alone) = (0, 0, 0);
+        (self.appends, self.waits, self.alone) = (0, 0, 0);
         self.start(|_| Lane::Alone)
     }
 
@@ -127,7 +127,7 @@ impl<R, A> Pipeline<R, A> {
     fn counter(&mut self, lane: Lane) -> &mut usize {
         match lane {
             Lane::Append => &mut self.appends,
-            Lane::Read => &mut self.reads,
+            Lane::Wait => &mut self.waits,
             Lane::Alone => &mut self.alone,
         }
     }
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn appends_overlap_and_what_follows_waits_for_them() {
         let mut pipeline = Pipeline::new();
-        for (id, lane) in [(0, Lane::Append), (1, Lane::Append), (2, Lane::Read), (3, Lane::Alone)] {
+        for (id, lane) in [(0, Lane::Append), (1, Lane::Append), (2, Lane::Wait), (3, Lane::Alone)] {
             pipeline.push((id, lane), 1);
         }
         assert_eq!(start(&mut pipeline).map(|(n, _)| n), Some(0));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn lane() -> impl Strategy<Value = Lane> {
-        prop_oneof![Just(Lane::Append), Just(Lane::Read), Just(Lane::Alone)]
+        prop_oneof![Just(Lane::Append), Just(Lane::Wait), Just(Lane::Alone)]
     }
 
     proptest! {
@@ -202,7 +202,7 @@ mod tests {
                 while let Some((number, (id, lane))) = start(&mut pipeline) {
                     prop_assert_eq!((number, id), (next, next));
                     next += 1;
-                    let others = running.iter().filter(|(_, other)| *other != Lane::Read);
+                    let others = running.iter().filter(|(_, other)| *other != Lane::Wait);
                     prop_assert!(others.clone().all(|(_, other)| *other == Lane::Append && lane == Lane::Append));
                     running.push((number, lane));
                 }

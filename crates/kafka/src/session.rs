@@ -56,7 +56,7 @@ pub struct Session<B> {
     mailbox: Mailbox<Event>,
     limits: Limits,
     pipeline: Pipeline<Parked, Answer>,
-    /// Reads that wait, to be dropped with the connection. Bound: that of the pipeline.
+    /// Requests that wait, to be dropped with the connection. Bound: that of the pipeline.
     waiting: Vec<(u64, AbortHandle)>,
     /// The peer takes its answers more slowly than we make them.
     output_full: bool,
@@ -165,7 +165,7 @@ impl<B: Broker> Session<B> {
             let answer = work.await;
             promise.keep(answer);
         });
-        if lane == Lane::Read {
+        if lane == Lane::Wait {
             self.waiting.push((number, task.abort_handle()));
         }
     }

@@ -96,7 +96,8 @@ pub(crate) fn is_advertised(header: &RequestHeader, request: &Request) -> bool {
 pub(crate) fn lane<B: Broker>(context: &Context<B>, request: &Request) -> Lane {
     match request {
         Request::Produce(request) if produce::is_resolved(context, request) => Lane::Append,
-        Request::Fetch(_) => Lane::Read,
+        // A member that gives up while it waits is heard at once, instead of holding up its group.
+        Request::Fetch(_) | Request::JoinGroup(_) | Request::SyncGroup(_) => Lane::Wait,
         _ => Lane::Alone,
     }
 }

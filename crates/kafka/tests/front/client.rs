@@ -20,13 +20,13 @@ use wire::kafka::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The front of a node, and its coordinator's task.
-pub struct Kafka {
-    pub front: Front<broker::Core>,
+pub(crate) struct Kafka {
+    pub(crate) front: Front<broker::Core>,
     coordinator: tokio::task::JoinHandle<()>,
 }
 
 impl Kafka {
-    pub fn new(node: &TestNode) -> Kafka {
+    pub(crate) fn new(node: &TestNode) -> Kafka {
         let config = Arc::new(Config { initial_rebalance_delay: Duration::ZERO, ..Config::default() });
         let (shared, coordinator) = Shared::new();
         let (core, settings) = (node.core.clone(), Arc::clone(&config));
@@ -34,7 +34,7 @@ impl Kafka {
         Kafka { front: Front::new(config, node.core.clone(), shared), coordinator }
     }
 
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let (session, mailbox) = self.front.session(address("127.0.0.1:50000"), address("127.0.0.1:19092"));
         Client {
@@ -49,13 +49,13 @@ impl Kafka {
     }
 
     /// Lets go of the node, so that it can be stopped.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.coordinator.abort();
         let _ = self.coordinator.await;
     }
 }
 
-pub struct Client {
+pub(crate) struct Client {
     session: Session<broker::Core>,
     mailbox: Mailbox<Event>,
     input: BytesMut,
@@ -66,25 +66,25 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closing
     }
 
     /// Hands bytes to the session as they are.
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
         let mut turn = Turn::new(Instant::now(), &mut self.output, &mut self.closing);
         self.session.handle_input(&mut self.input, &mut turn);
     }
 
     /// Sends a request; answers its correlation id.
-    pub fn send(&mut self, version: i16, request: &Request) -> i32 {
+    pub(crate) fn send(&mut self, version: i16, request: &Request) -> i32 {
         let (bytes, id) = self.encode(version, request);
         self.send_bytes(&bytes);
         id
     }
 
-    pub fn encode(&mut self, version: i16, request: &Request) -> (Bytes, i32) {
+    pub(crate) fn encode(&mut self, version: i16, request: &Request) -> (Bytes, i32) {
         self.next_id += 1;
         let header = RequestHeader {
             api: request.api(),
@@ -98,7 +98,7 @@ impl Client {
     }
 
     /// Lets the session have what waits for it.
-    pub fn pump(&mut self) {
+    pub(crate) fn pump(&mut self) {
         while let Some(event) = self.mailbox.take() {
             let mut turn = Turn::new(Instant::now(), &mut self.output, &mut self.closing);
             self.session.handle_event(event, &mut turn);
@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// The next frame, if it is there.
-    pub fn try_frame(&mut self) -> Option<Bytes> {
+    pub(crate) fn try_frame(&mut self) -> Option<Bytes> {
         self.pump();
         match split_frame(&mut self.received, 100 << 20).expect("a sound length") {
             Framing::Frame(frame) => Some(frame),
@@ -120,7 +120,7 @@ impl Client {
         }
     }
 
-    pub async fn frame(&mut self) -> Bytes {
+    pub(crate) async fn frame(&mut self) -> Bytes {
         let wait = async {
             loop {
                 if let Some(frame) = self.try_frame() {
@@ -134,7 +134,7 @@ impl Client {
     }
 
     /// The next response, which must be to this request.
-    pub async fn response(&mut self, id: i32, api: ApiKey, version: i16) -> Response {
+    pub(crate) async fn response(&mut self, id: i32, api: ApiKey, version: i16) -> Response {
         let frame = self.frame().await;
         let (answered, response) =
             decode_response(&frame, api, version, &Limits::default()).expect("a sound response");
@@ -142,12 +142,12 @@ impl Client {
         response
     }
 
-    pub async fn call(&mut self, version: i16, request: Request) -> Response {
+    pub(crate) async fn call(&mut self, version: i16, request: Request) -> Response {
         let id = self.send(version, &request);
         self.response(id, request.api(), version).await
     }
 
-    pub async fn closed(&mut self) {
+    pub(crate) async fn closed(&mut self) {
         let wait = async {
             while !self.closing {
                 self.pump();
@@ -158,13 +158,13 @@ impl Client {
     }
 
     /// The peer goes away.
-    pub fn hang_up(mut self) {
+    pub(crate) fn hang_up(mut self) {
         self.session.handle_closed(Closed::ByPeer);
     }
 
     // What most tests need.
 
-    pub async fn create(&mut self, name: &str, partitions: i32) {
+    pub(crate) async fn create(&mut self, name: &str, partitions: i32) {
         let mut topic = CreatableTopic::default();
         topic.name = name.into();
         topic.num_partitions = partitions;
@@ -177,7 +177,7 @@ impl Client {
         assert_eq!(response.topics[0].error_code, 0, "{response:?}");
     }
 
-    pub async fn metadata(
+    pub(crate) async fn metadata(
         &mut self,
         name: &str,
         may_create: bool,
@@ -193,14 +193,19 @@ impl Client {
         response
     }
 
-    pub async fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> ProducePartitionAnswer {
+    pub(crate) async fn produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        batch: Bytes,
+    ) -> ProducePartitionAnswer {
         match self.call(9, produce(topic, partition, batch, -1)).await {
             Response::Produce(response) => response.topics[0].partitions[0].clone(),
             other => panic!("{other:?}"),
         }
     }
 
-    pub async fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> FetchPartitionAnswer {
+    pub(crate) async fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> FetchPartitionAnswer {
         match self.call(12, fetch(topic, partition, offset, 0)).await {
             Response::Fetch(response) => response.topics[0].partitions[0].clone(),
             other => panic!("{other:?}"),
@@ -208,7 +213,7 @@ impl Client {
     }
 }
 
-pub fn produce(topic: &str, partition: i32, batch: Bytes, acks: i16) -> Request {
+pub(crate) fn produce(topic: &str, partition: i32, batch: Bytes, acks: i16) -> Request {
     Request::Produce(ProduceRequest {
         transactional_id: None,
         acks,
@@ -220,7 +225,7 @@ pub fn produce(topic: &str, partition: i32, batch: Bytes, acks: i16) -> Request 
     })
 }
 
-pub fn fetch(topic: &str, partition: i32, offset: i64, max_wait_ms: i32) -> Request {
+pub(crate) fn fetch(topic: &str, partition: i32, offset: i64, max_wait_ms: i32) -> Request {
     let partition = FetchPartition {
         index: partition,
         fetch_offset: offset,
@@ -237,12 +242,12 @@ pub fn fetch(topic: &str, partition: i32, offset: i64, max_wait_ms: i32) -> Requ
 }
 
 /// A batch with these values, all of this time.
-pub fn batch(timestamp: i64, values: &[&str]) -> Bytes {
+pub(crate) fn batch(timestamp: i64, values: &[&str]) -> Bytes {
     fill(BatchBuilder::default(), timestamp, values)
 }
 
 /// A batch of an idempotent producer.
-pub fn numbered(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
+pub(crate) fn numbered(producer: i64, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
     fill(BatchBuilder::default().with_producer(producer, epoch, sequence), 0, values)
 }
 

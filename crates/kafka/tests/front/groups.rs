@@ -8,7 +8,7 @@ use wire::kafka::messages::{
     OffsetCommitRequestTopic, OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
     SyncGroupRequest, SyncGroupRequestAssignment,
 };
-use wire::kafka::{ErrorCode, Request, Response};
+use wire::kafka::{ApiKey, ErrorCode, Request, Response};
 
 use crate::client::{Client, Kafka};
 
@@ -189,15 +189,41 @@ fn a_commit_that_is_followed_by_leaving_is_kept() {
         leave.group_id = "g".into();
         leave.member_id = member.as_str().into();
         let second = client.send(1, &Request::LeaveGroup(leave));
-        let response = client.response(first, wire::kafka::ApiKey::OffsetCommit, 8).await;
+        let response = client.response(first, ApiKey::OffsetCommit, 8).await;
         let Response::OffsetCommit(response) = response else { panic!() };
         assert_eq!(response.topics[0].partitions[0].error_code, 0);
-        let Response::LeaveGroup(response) =
-            client.response(second, wire::kafka::ApiKey::LeaveGroup, 1).await
-        else {
+        let Response::LeaveGroup(response) = client.response(second, ApiKey::LeaveGroup, 1).await else {
             panic!();
         };
         assert_eq!(response.error_code, 0);
         assert_eq!(committed(&mut client, false).await[0].0, 42);
+    });
+}
+
+/// A member that waits for others in a rebalance and leaves: librdkafka gave up on its answer after 5 s, and the group
+/// waited with it.
+#[test]
+fn a_member_that_waits_may_leave() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let kafka = Kafka::new(&node);
+        let (mut first, mut second) = (kafka.connect(), kafka.connect());
+        let stays = joined(&mut first, "").await.member_id.to_string();
+        assert_eq!(joined(&mut first, &stays).await.error_code, 0);
+        let leaves = joined(&mut second, "").await.member_id.to_string();
+        let waiting = second.send(9, &join(&leaves));
+        let mut leave = LeaveGroupRequest::default();
+        leave.group_id = "g".into();
+        leave.member_id = leaves.as_str().into();
+        let left = second.send(1, &Request::LeaveGroup(leave));
+        let Response::JoinGroup(response) = second.response(waiting, ApiKey::JoinGroup, 9).await else {
+            panic!()
+        };
+        assert_eq!(response.error_code, ErrorCode::UnknownMemberId.to_wire());
+        let Response::LeaveGroup(response) = second.response(left, ApiKey::LeaveGroup, 1).await else {
+            panic!()
+        };
+        assert_eq!(response.error_code, 0);
+        assert_eq!(joined(&mut first, &stays).await.members.len(), 1);
     });
 }

@@ -178,6 +178,7 @@ fn a_topic_that_is_made_anew_is_another_one() {
         let kafka = Kafka::new(&node);
         let mut client = kafka.connect();
         let mut topic = MetadataRequestTopic::default();
+        topic.name = None;
         topic.topic_id = new;
         let mut request = MetadataRequest::default();
         request.topics = Some(vec![topic]);

@@ -58,6 +58,7 @@ fn topic_requests(api: ApiKey, version: i16, topic_id: wire::kafka::messages::Uu
             let mut topics = vec![known, unknown];
             if version >= 12 {
                 let mut by_id = MetadataRequestTopic::default();
+                by_id.name = None;
                 by_id.topic_id = topic_id;
                 topics.push(by_id.clone());
                 by_id.topic_id = wire::kafka::messages::Uuid::from_bytes([7; 16]);
