@@ -14,6 +14,8 @@ pub struct MqttConfig {
     pub receive_maximum: NonZeroU16,
     /// Publications of QoS 1 and 2 that we have unacknowledged towards a client. A 5.0 client may ask for fewer.
     pub in_flight_max: NonZeroU16,
+    /// Bytes that one client may have in flight towards the log before its socket is no longer read.
+    pub incoming_bytes_max: usize,
     /// How long a new connection may take until its CONNECT is complete.
     pub connect_timeout: Duration,
     /// The longest keep alive, in seconds. A 5.0 client that asks for more, or for none, is given this one and told;
@@ -30,6 +32,7 @@ impl Default for MqttConfig {
             packet_bytes_max: 9 << 20,
             receive_maximum: const { NonZeroU16::new(1024).expect("not zero") },
             in_flight_max: const { NonZeroU16::new(1024).expect("not zero") },
+            incoming_bytes_max: 4 << 20,
             connect_timeout: Duration::from_secs(10),
             keep_alive_max: None,
             session_expiry_max: None,

@@ -22,8 +22,6 @@ use crate::session::Shared;
 use crate::state::{State, StoredWill};
 use crate::will::Will;
 
-/// Bytes that a client may have in flight towards the log before its socket is no longer read.
-const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 /// Bound: answers that wait for the session's state to be durable before the socket is no longer read.
 const WAITING_MAX: usize = 256;
 
@@ -168,7 +166,7 @@ impl<B: Broker> Connection<B> {
 
     pub(crate) fn wants_input(&self) -> bool {
         self.incoming.as_ref().is_none_or(|incoming| {
-            incoming.publisher.in_flight_bytes() <= IN_FLIGHT_BYTES_MAX
+            incoming.publisher.in_flight_bytes() <= self.shared.config.incoming_bytes_max
                 && incoming.releasing.next.len() <= usize::from(u16::MAX)
         }) && self.saver.backlog() <= WAITING_MAX + usize::from(self.limit)
     }

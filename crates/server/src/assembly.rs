@@ -11,6 +11,7 @@
 //!
 //! Stopping: cores first (they take nothing new and answer what they took), then consensus, then the rest.
 
+mod admission;
 mod consensus_thread;
 mod cores;
 mod house;

@@ -31,7 +31,7 @@ pub(crate) use load::{Flags, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mqtt::Mqtt;
 pub use node::Node;
-pub use storage::{Durability, Storage};
+pub use storage::Storage;
 pub use topics::Topics;
 pub use values::{Bind, ByteSize, Host, TimeSpan};
 

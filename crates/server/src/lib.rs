@@ -9,6 +9,6 @@ mod config;
 pub use assembly::{StartError, start};
 pub use cli::{Exit, Invocation, Streams, run};
 pub use config::{
-    Bind, ByteSize, Config, Durability, Groups, Host, Http, Kafka, Limits, Loaded, Log, LogFormat, LogLevel,
-    Mqtt, Node, Storage, TimeSpan, Topics,
+    Bind, ByteSize, Config, Groups, Host, Http, Kafka, Limits, Loaded, Log, LogFormat, LogLevel, Mqtt, Node,
+    Storage, TimeSpan, Topics,
 };

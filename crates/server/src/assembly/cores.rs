@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::{Core, Shared};
 use net::{CoreIo, accept_loop, drive};
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tracing::{error, warn};
 
+use super::admission::{Admission, Permit};
 use super::listeners::FrontSockets;
 use super::settings::{kafka_config, mqtt_config};
 use super::{StartError, runtime};
@@ -50,6 +51,7 @@ struct Plan {
     config: Config,
     shared: Arc<Shared>,
     kafka: kafka::Shared,
+    admission: Admission,
     shutdown: Shutdown,
     ready: Sender<Result<(), StartError>>,
 }
@@ -63,8 +65,14 @@ pub(super) fn start(
 ) -> Result<Vec<CoreThread>, StartError> {
     let (ready, started) = channel();
     let (kafka, coordinator) = kafka::Shared::new();
-    let plan =
-        Plan { config: config.clone(), shared: Arc::clone(shared), kafka, shutdown: shutdown.clone(), ready };
+    let plan = Plan {
+        config: config.clone(),
+        shared: Arc::clone(shared),
+        kafka,
+        admission: Admission::new(config.limits.max_connections, Instant::now()),
+        shutdown: shutdown.clone(),
+        ready,
+    };
     // The first core has what there is one of: it reads what is stored before any core accepts.
     let mut first = Some(coordinator);
     let mut threads = Vec::new();
@@ -129,11 +137,14 @@ async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
 fn listen_mqtt(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
     let front = mqtt::Front::new(mqtt_config(&plan.config), core.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
+    let admission = plan.admission.clone();
     let serve = move |stream: TcpStream, peer: SocketAddr| {
+        let Some(permit) = admission.admit(Instant::now()) else { return };
         let (session, mailbox) = front.session(peer);
         let shutdown = shutdown.clone();
         let stop = async move { shutdown.wait().await };
-        spawner.spawn_local(CONNECTION, "mqtt", drive(stream, io.clone(), session, mailbox, stop));
+        let driven = drive(stream, io.clone(), session, mailbox, stop);
+        spawner.spawn_local(CONNECTION, "mqtt", holding(permit, driven));
     };
     tasks.spawn_local(ACCEPTOR, "mqtt", async move {
         if let Err(error) = accept_loop(socket, serve).await {
@@ -146,17 +157,26 @@ fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: Tc
     let config = Arc::new(kafka_config(&plan.config));
     let front = kafka::Front::new(config, core.clone(), plan.kafka.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
+    let admission = plan.admission.clone();
     let serve = move |stream: TcpStream, peer: SocketAddr| {
+        let Some(permit) = admission.admit(Instant::now()) else { return };
         // A connection that is gone already has no address; it ends by itself.
         let Ok(local) = stream.local_addr() else { return };
         let (session, mailbox) = front.session(peer, local);
         let shutdown = shutdown.clone();
         let stop = async move { shutdown.wait().await };
-        spawner.spawn_local(CONNECTION, "kafka", drive(stream, io.clone(), session, mailbox, stop));
+        let driven = drive(stream, io.clone(), session, mailbox, stop);
+        spawner.spawn_local(CONNECTION, "kafka", holding(permit, driven));
     };
     tasks.spawn_local(ACCEPTOR, "kafka", async move {
         if let Err(error) = accept_loop(socket, serve).await {
             error!(err = %error, "the Kafka listener failed");
         }
     });
+}
+
+/// A connection that counts until it is over, also when it panics or is dropped.
+async fn holding(permit: Permit, connection: impl Future<Output = ()>) {
+    connection.await;
+    drop(permit);
 }

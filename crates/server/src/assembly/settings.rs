@@ -55,11 +55,13 @@ pub(super) fn broker_config(config: &Config) -> BrokerConfig {
 pub(super) fn mqtt_config(config: &Config) -> mqtt::MqttConfig {
     let settings = &config.mqtt;
     let seconds = |span: TimeSpan| span.duration().as_secs();
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let at_least_one = |count: u16| NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
     mqtt::MqttConfig {
         packet_bytes_max: u32::try_from(settings.max_packet_bytes.bytes()).unwrap_or(u32::MAX),
         receive_maximum: at_least_one(settings.receive_maximum),
         in_flight_max: at_least_one(settings.max_inflight),
+        incoming_bytes_max: size(config.limits.connection_inflight_bytes.bytes()),
         connect_timeout: settings.connect_timeout.duration(),
         keep_alive_max: settings
             .max_keep_alive
@@ -79,11 +81,31 @@ pub(super) fn kafka_config(config: &Config) -> kafka::Config {
             .as_ref()
             .map(|host| (host.name().to_owned(), host.port().unwrap_or_else(|| settings.bind.port()))),
         auto_create_topics: settings.auto_create,
+        request_bytes_max: size(settings.max_request_bytes.bytes()),
         message_bytes_max: size(config.limits.max_message_bytes.bytes()),
         in_flight_bytes_max: size(config.limits.connection_inflight_bytes.bytes()),
         session_timeout_min: settings.min_session_timeout.duration(),
         session_timeout_max: settings.max_session_timeout.duration(),
         initial_rebalance_delay: settings.initial_rebalance_delay.duration(),
         ..kafka::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ByteSize;
+
+    #[test]
+    fn bounds_on_what_clients_send_reach_the_fronts() {
+        let mut config = Config::default();
+        config.limits.connection_inflight_bytes = ByteSize::mib(21);
+        config.limits.max_message_bytes = ByteSize::mib(3);
+        config.kafka.max_request_bytes = ByteSize::mib(5);
+        assert_eq!(mqtt_config(&config).incoming_bytes_max, 21 << 20);
+        let kafka = kafka_config(&config);
+        assert_eq!(kafka.in_flight_bytes_max, 21 << 20);
+        assert_eq!((kafka.request_bytes_max, kafka.message_bytes_max), (5 << 20, 3 << 20));
+        assert_eq!(broker_config(&config).message_bytes_max, 3 << 20);
     }
 }

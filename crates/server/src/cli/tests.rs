@@ -44,10 +44,10 @@ fn ran(line: &str, variables: &[(&str, &str)], outcome: Result<(), Broken>) -> R
 
 #[test]
 fn start_runs_with_the_flags_and_exits_0() {
-    let ran = ran("start --data-dir some/where --any-port", &[("ROBUSTMQ__NODE__ID", "3")], Ok(()));
+    let ran = ran("start --data-dir some/where --any-port", &[("ROBUSTMQ__NODE__CORES", "3")], Ok(()));
     let config = ran.started.expect("started").config;
     assert_eq!(config.node.data_dir, std::path::Path::new("some/where"));
-    assert_eq!(config.node.id, 3);
+    assert_eq!(config.node.cores, 3);
     assert_eq!(config.kafka.bind.port(), 0);
     assert_eq!((ran.exit, ran.output, ran.errors), (Exit::Done, String::new(), String::new()));
 }
@@ -61,7 +61,7 @@ fn a_broker_that_fails_exits_1_and_says_why() {
 
 #[test]
 fn wrong_settings_exit_2_before_anything_starts() {
-    let variables = [("ROBUSTMQ__NODE__ID", "x"), ("ROBUSTMQ__MQTT__BIND", "y")];
+    let variables = [("ROBUSTMQ__NODE__CORES", "x"), ("ROBUSTMQ__MQTT__BIND", "y")];
     for line in ["start", "config check", "config print"] {
         let ran = ran(line, &variables, Ok(()));
         assert_eq!(

@@ -5,7 +5,8 @@ use super::section::{Faults, section};
 section! {
     /// The Raft groups that carry the data.
     pub struct Groups ["groups"] {
-        /// Data groups of this cluster. 0 takes one per core and at least 2. Fixed when the data directory is created.
+        /// Data groups of this cluster. 0 takes one per core, at least 2 and at most 16. Fixed when the
+        /// data directory is created.
         pub data_groups: u16,
     }
 }

@@ -13,7 +13,7 @@ section! {
         pub advertised: Option<Host>,
         /// Whether a topic is created when a client that permits it asks for its metadata or produces to it.
         pub auto_create: bool,
-        /// The largest request.
+        /// The largest Produce request, which carries records. Any other request may have 2 MiB.
         pub max_request_bytes: ByteSize,
         /// How long a consumer group that was empty waits for further members before its first assignment.
         pub initial_rebalance_delay: TimeSpan,
@@ -21,8 +21,6 @@ section! {
         pub min_session_timeout: TimeSpan,
         /// The longest session timeout that a group member may ask for.
         pub max_session_timeout: TimeSpan,
-        /// How long the committed offsets of a group without members are kept.
-        pub offsets_retention: Option<TimeSpan>,
     }
 }
 
@@ -36,7 +34,6 @@ impl Default for Kafka {
             initial_rebalance_delay: TimeSpan::millis(50),
             min_session_timeout: TimeSpan::seconds(6),
             max_session_timeout: TimeSpan::seconds(30 * 60),
-            offsets_retention: Some(TimeSpan::hours(7 * 24)),
         }
     }
 }

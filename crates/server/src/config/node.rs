@@ -1,14 +1,12 @@
-//! `[node]`: who this process is and what of the machine it uses.
+//! `[node]`: what of the machine this process uses.
 
 use std::path::PathBuf;
 
 use super::section::{Faults, section};
 
 section! {
-    /// Who this node is and what of the machine it uses.
+    /// What of the machine this node uses.
     pub struct Node ["node"] {
-        /// The number of this node in its cluster, from 1. The data directory belongs to it and refuses another.
-        pub id: u64,
         /// The directory of everything that must survive: journal, key/value stores, identity. Created when missing;
         /// relative to the directory in which the broker is started. One process at a time owns it.
         pub data_dir: PathBuf,
@@ -20,7 +18,7 @@ section! {
 
 impl Default for Node {
     fn default() -> Node {
-        Node { id: 1, data_dir: PathBuf::from("robustmq-data"), cores: 0 }
+        Node { data_dir: PathBuf::from("robustmq-data"), cores: 0 }
     }
 }
 
@@ -29,9 +27,6 @@ const CORES_MAX: u16 = 1024;
 
 impl Node {
     pub(crate) fn check(&self, faults: &mut Faults) {
-        if self.id == 0 {
-            faults.add("node", "id", "must be at least 1".to_owned());
-        }
         if self.cores > CORES_MAX {
             faults.add("node", "cores", format!("must be at most {CORES_MAX}"));
         }

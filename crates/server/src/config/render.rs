@@ -63,8 +63,6 @@ The broker needs no configuration. What you want to differ goes, in this order o
 `broker-server config print` shows the settings in effect and where each comes from; `broker-server config check` reports
 everything that is wrong with them, each with its line or its variable. Unknown names are refused.
 
-Some settings have no effect in this release: [limits](../operations/limits.md) names them and what holds instead.
-
 Sizes have a unit: `B`, `KiB`, `MiB`, `GiB`, `TiB`. Durations have a unit: `ms`, `s`, `m`, `h`, `d`. Addresses are an IP
 address and a port; port 0 takes a free one, which is then written to `listeners.json` in the data directory.
 ";

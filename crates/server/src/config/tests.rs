@@ -8,7 +8,7 @@ use super::load::{Flags, Loaded, Sources, load};
 use super::render::{print, reference};
 use super::section::Raw;
 use super::values::{ByteSize, Host, TimeSpan, Value};
-use super::{Config, Durability};
+use super::{Config, LogLevel};
 
 /// Loads `text` as a file, under `variables`; problems come back as lines with the folder taken off.
 fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
@@ -41,35 +41,39 @@ fn every_listener_is_on_loopback_by_default() {
 fn later_layers_win() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("broker.toml");
-    std::fs::write(&file, "[node]\nid = 7\ndata_dir = \"file\"\ncores = 3\n[mqtt]\nbind = \"127.0.0.2:1\"\n")
-        .expect("a file");
+    std::fs::write(
+        &file,
+        "[node]\ncores = 7\ndata_dir = \"file\"\n[mqtt]\nmax_inflight = 3\nbind = \"127.0.0.2:1\"\n",
+    )
+    .expect("a file");
     let loaded = load(&Sources {
         file: Some(file.clone()),
         environment: vec![
             ("ROBUSTMQ__NODE__DATA_DIR".into(), "variable".into()),
-            ("ROBUSTMQ__NODE__ID".into(), "8".into()),
+            ("ROBUSTMQ__NODE__CORES".into(), "8".into()),
             ("ROBUSTMQ_CACHE".into(), "not ours".into()),
         ],
         flags: Flags { data_dir: Some(PathBuf::from("flag")), any_port: true },
     })
     .expect("loads");
-    assert_eq!(loaded.config.node.cores, 3);
-    assert_eq!(loaded.config.node.id, 8);
+    assert_eq!(loaded.config.mqtt.max_inflight, 3);
+    assert_eq!(loaded.config.node.cores, 8);
     assert_eq!(loaded.config.node.data_dir, Path::new("flag"));
     assert_eq!(loaded.config.mqtt.bind.to_string(), "127.0.0.2:0");
     assert!(loaded.config.listeners().iter().all(|(_, bind)| bind.port() == 0));
-    let origins = ["cores", "id", "data_dir"].map(|key| loaded.origin("node", key).to_string());
+    let origins = [("mqtt", "max_inflight"), ("node", "cores"), ("node", "data_dir")]
+        .map(|(section, key)| loaded.origin(section, key).to_string());
     let expected =
-        [format!("{}:4", file.display()), "ROBUSTMQ__NODE__ID".to_owned(), "--data-dir".to_owned()];
+        [format!("{}:5", file.display()), "ROBUSTMQ__NODE__CORES".to_owned(), "--data-dir".to_owned()];
     assert_eq!(origins, expected);
 }
 
 #[test]
 fn values_of_every_type_are_read_from_the_file() {
-    let text = "[storage]\ndurability = \"os\"\nsegment_bytes = \"128 MiB\"\n[topics]\nretention = \"unlimited\"\n\
+    let text = "[log]\nlevel = \"warn\"\n[storage]\nsegment_bytes = \"128 MiB\"\n[topics]\nretention = \"unlimited\"\n\
                 [kafka]\nauto_create = false\nadvertised = \"broker.example.org:19092\"\n[mqtt]\nmax_inflight = 0x10\n";
     let config = load_text(text, &[]).expect("loads").config;
-    assert_eq!(config.storage.durability, Durability::Os);
+    assert_eq!(config.log.level, LogLevel::Warn);
     assert_eq!(config.storage.segment_bytes.bytes(), 128 << 20);
     assert_eq!(config.topics.retention, None);
     assert!(!config.kafka.auto_create);
@@ -80,7 +84,7 @@ fn values_of_every_type_are_read_from_the_file() {
 
 #[test]
 fn all_problems_are_reported_together_with_their_places() {
-    let text = "[node]\nidd = 1\ncores = \"two\"\n\n[storge]\nx = 1\n\n[mqtt]\nreceive_maximum = 70000\nmax_inflight = 0\n";
+    let text = "[node]\ncoers = 1\ncores = \"two\"\n\n[storge]\nx = 1\n\n[mqtt]\nreceive_maximum = 70000\nmax_inflight = 0\n";
     let variables =
         [("ROBUSTMQ__KAFKA__BIND", "9092"), ("ROBUSTMQ__LOG__LEVL", "info"), ("ROBUSTMQ__NODE", "1")];
     let mut found = problems(text, &variables);
@@ -93,7 +97,7 @@ fn all_problems_are_reported_together_with_their_places() {
             "ROBUSTMQ__LOG__LEVL: log.levl: no such setting; did you mean log.level?",
             "ROBUSTMQ__NODE: node: a variable is named ROBUSTMQ__SECTION__KEY",
             "broker.toml:10: mqtt.max_inflight: must be at least 1",
-            "broker.toml:2: node.idd: no such setting; did you mean node.id?",
+            "broker.toml:2: node.coers: no such setting; did you mean node.cores?",
             "broker.toml:3: node.cores: expected an integer from 0 to 65535, found \"two\"",
             "broker.toml:5: [storge]: no such setting; did you mean [storage]?",
             "broker.toml:9: mqtt.receive_maximum: expected an integer from 0 to 65535, found 70000",
@@ -103,9 +107,10 @@ fn all_problems_are_reported_together_with_their_places() {
 
 #[test]
 fn a_key_in_the_wrong_place_is_sent_to_its_section() {
-    let found = problems("durability = \"os\"\nzebra = 1\n[node]\nauto_create = true\nzebra = 1\n", &[]);
+    let found =
+        problems("tail_cache_bytes = \"1MiB\"\nzebra = 1\n[node]\nauto_create = true\nzebra = 1\n", &[]);
     let expected = [
-        "broker.toml:1: durability: no such setting; did you mean storage.durability?",
+        "broker.toml:1: tail_cache_bytes: no such setting; did you mean storage.tail_cache_bytes?",
         "broker.toml:4: node.auto_create: no such setting; did you mean kafka.auto_create?",
         "broker.toml:5: node.zebra: no such setting",
         "broker.toml:2: zebra: settings belong to a section",
@@ -118,7 +123,8 @@ fn a_key_in_the_wrong_place_is_sent_to_its_section() {
 
 #[test]
 fn broken_toml_is_reported_with_its_line_and_beside_other_problems() {
-    let found = problems("[node]\nid = 1\nid = 2\n[mqtt]\nbind = \n", &[("ROBUSTMQ__NODE__CORES", "many")]);
+    let found =
+        problems("[node]\ncores = 1\ncores = 2\n[mqtt]\nbind = \n", &[("ROBUSTMQ__NODE__CORES", "many")]);
     for start in
         ["broker.toml:3: not valid TOML: ", "broker.toml:5: not valid TOML: ", "ROBUSTMQ__NODE__CORES: "]
     {
@@ -138,7 +144,8 @@ fn a_file_that_is_missing_is_a_problem() {
 fn a_variable_that_is_not_text_is_a_problem() {
     use std::os::unix::ffi::OsStringExt as _;
     let value = std::ffi::OsString::from_vec(vec![0xff]);
-    let sources = Sources { environment: vec![("ROBUSTMQ__NODE__ID".into(), value)], ..Sources::default() };
+    let sources =
+        Sources { environment: vec![("ROBUSTMQ__NODE__CORES".into(), value)], ..Sources::default() };
     let found = load(&sources).expect_err("problems");
     assert!(found[0].to_string().contains("not UTF-8"), "{}", found[0]);
 }
@@ -158,14 +165,13 @@ fn rules_between_settings_name_the_setting_to_change() {
             "[storage]\nsegment_bytes = \"67000000B\"",
             "broker.toml:2: storage.segment_bytes: must be from 64KiB",
         ),
-        ("[storage]\nhot_bytes = \"200MiB\"", "broker.toml:2: storage.hot_bytes: must be at least 4 times"),
         (
             "[kafka]\nmax_session_timeout = \"1s\"",
             "broker.toml:2: kafka.max_session_timeout: must be at least",
         ),
         ("[http]\nbind = \"127.0.0.1:1883\"", "broker.toml:2: http.bind: 127.0.0.1:1883 is also mqtt.bind"),
         ("[groups]\ndata_groups = 5000", "broker.toml:2: groups.data_groups: must be at most 4095"),
-        ("[node]\nid = 0", "broker.toml:2: node.id: must be at least 1"),
+        ("[node]\ncores = 2000", "broker.toml:2: node.cores: must be at most 1024"),
         ("[topics]\ndefault_shards = 0", "broker.toml:2: topics.default_shards: must be at least 1"),
     ] {
         let found = problems(text, &[]);

@@ -66,7 +66,6 @@ macro_rules! integer {
 integer! {
     u16: "an integer from 0 to 65535",
     u32: "an integer from 0 to 4294967295",
-    u64: "an integer from 0",
 }
 
 impl Value for bool {

@@ -1,0 +1,121 @@
+//! How many connections are open at once: one count for all cores and fronts of the node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+/// Refusals come as fast as a client can connect: they are told together, at most this often.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Admits connections up to `limits.max_connections`. Clones share the count.
+#[derive(Clone, Debug)]
+pub(super) struct Admission(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    open_max: usize,
+    open: AtomicUsize,
+    /// Connections that were refused since the start.
+    refused: AtomicU64,
+    started: Instant,
+    /// Milliseconds after `started` before which refusals are not told again.
+    silent_until: AtomicU64,
+}
+
+/// One open connection. It counts until this is dropped.
+#[derive(Debug)]
+pub(super) struct Permit(Admission);
+
+impl Admission {
+    /// Admits `open_max` connections at once; `now` is the start.
+    pub(super) fn new(open_max: u32, now: Instant) -> Self {
+        Self(Arc::new(State {
+            open_max: usize::try_from(open_max).unwrap_or(usize::MAX),
+            open: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            started: now,
+            silent_until: AtomicU64::new(0),
+        }))
+    }
+
+    /// Counts one more connection, unless as many as may be are open: then the caller closes it. Refusals are logged
+    /// here.
+    pub(super) fn admit(&self, now: Instant) -> Option<Permit> {
+        let state = &*self.0;
+        // Relaxed everywhere: the numbers guard no other memory.
+        let below = |open: usize| (open < state.open_max).then_some(open + 1);
+        if state.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok() {
+            return Some(Permit(self.clone()));
+        }
+        let refused = state.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.is_to_be_told(now) {
+            warn!(open_max = state.open_max, refused, "limits.max_connections reached; connections refused");
+        }
+        None
+    }
+
+    /// Whether refusals are to be told now; at most once in [`TELL_INTERVAL`], whichever core asks.
+    fn is_to_be_told(&self, now: Instant) -> bool {
+        let state = &*self.0;
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let now = millis(now.saturating_duration_since(state.started));
+        let next = now.saturating_add(millis(TELL_INTERVAL));
+        let due = |until: u64| (until <= now).then_some(next);
+        state.silent_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_may_be_are_open_and_a_closed_one_makes_room() {
+        let now = Instant::now();
+        let admission = Admission::new(2, now);
+        let other_core = admission.clone();
+        let first = admission.admit(now);
+        let second = other_core.admit(now);
+        assert!(first.is_some() && second.is_some());
+        assert!(admission.admit(now).is_none());
+        assert!(other_core.admit(now).is_none());
+        drop(first);
+        let third = other_core.admit(now);
+        assert!(third.is_some());
+        assert!(admission.admit(now).is_none());
+        assert_eq!(admission.0.refused.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn no_race_between_cores_admits_too_many() {
+        let now = Instant::now();
+        let admission = Admission::new(100, now);
+        let cores: Vec<_> = (0..4)
+            .map(|_| {
+                let admission = admission.clone();
+                std::thread::spawn(move || (0..1000).filter_map(|_| admission.admit(now)).collect::<Vec<_>>())
+            })
+            .collect();
+        let permits: Vec<_> = cores.into_iter().flat_map(|core| core.join().unwrap()).collect();
+        assert_eq!(permits.len(), 100);
+        drop(permits);
+        assert!(admission.admit(now).is_some());
+    }
+
+    #[test]
+    fn refusals_are_told_at_most_once_a_second() {
+        let start = Instant::now();
+        let admission = Admission::new(1, start);
+        let told = [0, 1, 999, 1000, 1500, 1999, 2000, 9000]
+            .map(|ms| admission.is_to_be_told(start + Duration::from_millis(ms)));
+        assert_eq!(told, [true, false, false, true, false, false, true, true]);
+    }
+}
