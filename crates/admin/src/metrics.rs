@@ -33,7 +33,11 @@ impl Collector for Node {
         let journal = self.broker.journal_counters();
         for (name, help, value) in [
             ("messages_in", "Messages pushed by publishers", counters.messages_in.load(Ordering::Relaxed)),
-            ("batches_in", "Record batches appended as they came", counters.batches_in.load(Ordering::Relaxed)),
+            (
+                "batches_in",
+                "Record batches appended as they came",
+                counters.batches_in.load(Ordering::Relaxed),
+            ),
             ("deliveries", "Batches handed to subscribers", counters.deliveries.load(Ordering::Relaxed)),
             ("topics_created", "Topics made by first use", counters.topics_created.load(Ordering::Relaxed)),
             ("journal_frames", "Frames written to the journal", journal.frames),
@@ -48,6 +52,11 @@ impl Collector for Node {
         written.encode(encoder.encode_descriptor("journal_written", help, Some(&Unit::Bytes), kind)?)?;
         let held = ConstGauge::new(i64::try_from(self.broker.journal_bytes()).unwrap_or(i64::MAX));
         let help = "Bytes of journal files";
-        held.encode(encoder.encode_descriptor("journal_size", help, Some(&Unit::Bytes), held.metric_type())?)
+        held.encode(encoder.encode_descriptor(
+            "journal_size",
+            help,
+            Some(&Unit::Bytes),
+            held.metric_type(),
+        )?)
     }
 }

@@ -8,9 +8,11 @@ use meta::{MetaOpenError, MetaStore, ReplicatedMeta};
 use model::{GroupId, NodeId, Offset};
 use parking_lot::Mutex;
 use rt::{Disk, DiskLock, OnFailure, OnShutdown, Rng, TaskHandle, TaskKind, Tasks};
-use storage::journal::{Driver, Identity, Journal, JournalConfig, JournalError, JournalState, Recovered};
+use storage::journal::{
+    Driver, Identity, Journal, JournalConfig, JournalError, JournalState, Recovered, RecoveredGroup,
+};
 use storage::kv::{Kv, KvError, RocksKv};
-use storage::{BatchSource, Database, LogError, LogStore, LogStoreConfig};
+use storage::{BatchSource, Database, Log, LogError, LogStore, LogStoreConfig};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::warn;
@@ -213,30 +215,41 @@ impl Node {
             let id = GroupId(number);
             let log = logs.group(id).map_err(OpenError::Log)?;
             let kv = rows_of(id, &outside.rows, database.as_ref())?;
-            let flushed = Arc::new(Flushed::starting_at(log.applied().min(kv.applied())));
-            let machine = DataMachine::new(
-                id,
-                (Arc::clone(&log), Arc::clone(&kv)),
-                Arc::clone(&outside.observer),
-                Arc::clone(&flushed),
-            );
-            let machine: Box<dyn StateMachine> = Box::new(machine);
             let found = recovered.groups.remove(&id).unwrap_or_default();
-            let handle = node.consensus.open(id, found, machine).await;
-            let handle = handle.map_err(|source| OpenError::Group { group: id, source: Box::new(source) })?;
-            node.janitor.watch(Watched {
-                id,
-                log: Arc::clone(&log),
-                kv: Arc::clone(&kv),
-                flushed,
-                handle: handle.clone(),
-            });
-            let group = Group::new(id, log, kv);
-            let run = group.clone().run(handle);
-            node.runs.lock().push(outside.tasks.spawn(BUNDLER, format!("group {id}"), run));
-            node.groups.push(group);
+            node.start_group(id, (log, kv), found, &outside).await?;
         }
         Ok(node)
+    }
+
+    async fn start_group(
+        &mut self,
+        id: GroupId,
+        (log, kv): (Arc<dyn Log>, Arc<dyn Kv>),
+        found: RecoveredGroup,
+        outside: &Outside,
+    ) -> Result<(), OpenError> {
+        let flushed = Arc::new(Flushed::starting_at(log.applied().min(kv.applied())));
+        let machine = DataMachine::new(
+            id,
+            (Arc::clone(&log), Arc::clone(&kv)),
+            Arc::clone(&outside.observer),
+            Arc::clone(&flushed),
+        );
+        let machine: Box<dyn StateMachine> = Box::new(machine);
+        let handle = self.consensus.open(id, found, machine).await;
+        let handle = handle.map_err(|source| OpenError::Group { group: id, source: Box::new(source) })?;
+        self.janitor.watch(Watched {
+            id,
+            log: Arc::clone(&log),
+            kv: Arc::clone(&kv),
+            flushed,
+            handle: handle.clone(),
+        });
+        let group = Group::new(id, log, kv);
+        let run = group.clone().run(handle);
+        self.runs.lock().push(outside.tasks.spawn(BUNDLER, format!("group {id}"), run));
+        self.groups.push(group);
+        Ok(())
     }
 
     /// What is small and cluster-wide.
