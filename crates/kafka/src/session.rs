@@ -62,7 +62,8 @@ pub struct Session<B> {
     output_full: bool,
     /// The last call left a part of a frame in the input.
     has_partial: bool,
-    last_active: Option<Instant>,
+    /// When something was last received or answered, or the connection was made.
+    last_active: Instant,
 }
 
 impl<B: Broker> Session<B> {
@@ -77,7 +78,7 @@ impl<B: Broker> Session<B> {
             waiting: Vec::new(),
             output_full: false,
             has_partial: false,
-            last_active: None,
+            last_active: tokio::time::Instant::now().into_std(),
         }
     }
 
@@ -125,7 +126,7 @@ impl<B: Broker> Session<B> {
                 self.run(number, lane, parked);
             }
             while let Some(answer) = self.pipeline.pop() {
-                self.last_active = Some(turn.now);
+                self.last_active = turn.now;
                 match answer {
                     Answer::Bytes(chunks) => chunks.into_iter().for_each(|chunk| turn.output.push(chunk)),
                     Answer::Silent => {}
@@ -175,7 +176,7 @@ impl<B: Broker> net::Session for Session<B> {
     type Event = Event;
 
     fn handle_input(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
-        self.last_active = Some(turn.now);
+        self.last_active = turn.now;
         let had_partial = std::mem::take(&mut self.has_partial);
         while self.wants_input() {
             let capacity = input.capacity();
@@ -232,15 +233,15 @@ impl<B: Broker> net::Session for Session<B> {
         for (_, task) in self.waiting.drain(..) {
             task.abort();
         }
-        if closed == Closed::ByPeer {
-            self.finish_appends();
+        match closed {
+            Closed::ByPeer | Closed::Broken => self.finish_appends(),
+            Closed::BySession | Closed::Shutdown => {}
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
         // A request under way is not idleness.
-        let active = self.last_active.filter(|_| self.pipeline.is_empty())?;
-        Some(active + self.context.config().idle_max)
+        self.pipeline.is_empty().then(|| self.last_active + self.context.config().idle_max)
     }
 
     fn wants_input(&self) -> bool {

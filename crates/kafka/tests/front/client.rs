@@ -157,6 +157,13 @@ impl Client {
         tokio::time::timeout(PATIENCE, wait).await.expect("the connection is closed in time");
     }
 
+    /// The moment that the session waits for has come.
+    pub(crate) fn pass_deadline(&mut self) {
+        let now = self.session.deadline().expect("the session waits for a moment");
+        let mut turn = Turn::new(now, &mut self.output, &mut self.closing);
+        self.session.handle_deadline(&mut turn);
+    }
+
     /// The peer goes away.
     pub(crate) fn hang_up(mut self) {
         self.session.handle_closed(Closed::ByPeer);

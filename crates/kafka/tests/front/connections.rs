@@ -82,3 +82,19 @@ fn frames_arrive_byte_by_byte_and_together() {
         assert_eq!(client.fetch("t", 0, 0).await.high_watermark, 4);
     });
 }
+
+/// C6: who asks nothing is let go, also if it never asked anything.
+#[test]
+fn an_idle_connection_is_closed() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let kafka = Kafka::new(&node);
+        let mut silent = kafka.connect();
+        silent.pass_deadline();
+        assert!(silent.is_closed());
+        let mut client = kafka.connect();
+        client.create("t", 1).await;
+        client.pass_deadline();
+        assert!(client.is_closed());
+    });
+}
