@@ -1,9 +1,9 @@
-//! Publishers and a subscriber that run flat out over a broker that is killed again and again, and keep exact account.
+//! Publishers that run flat out over a broker that is killed again and again, and keep exact account.
 //!
 //! A publisher numbers its messages from 0; the payload is the number. It resumes its session after each crash and
 //! resends what was not answered, in the order in which it was sent first, as the standard wants.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -12,18 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use wire::mqtt::{AckKind, Delivery, Qos, ReasonCode};
 
 use crate::socket::{Incoming, Opening, Socket};
 use crate::wait::{pass, wait_until};
 
-/// Bound: messages that wait for an answer. Below the broker's receive maximum of 1024.
-const WINDOW: usize = 200;
 /// How long a client of a broker that is down waits before it tries again.
 const RETRY: Duration = Duration::from_millis(10);
-/// How long a reader waits at most before it looks whether it shall stop.
-const GLANCE: Duration = Duration::from_millis(100);
 
 /// What a publisher knows in the end.
 #[derive(Clone, Debug, Default)]
@@ -43,12 +38,13 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts to publish to `topic` at QoS 1 or 2.
-    pub fn start(address: SocketAddr, topic: &str, qos: Qos) -> Publisher {
+    /// Starts to publish to `topic` at QoS 1 or 2, with at most `window` messages that wait for an answer.
+    pub fn start(address: SocketAddr, topic: &str, qos: Qos, window: usize) -> Publisher {
         let stop = Arc::new(AtomicBool::new(false));
         let flood = Flood {
             topic: topic.to_owned(),
             qos,
+            window,
             inflight: VecDeque::new(),
             next_id: 0,
             ledger: Ledger::default(),
@@ -75,6 +71,7 @@ enum Stage {
 struct Flood {
     topic: String,
     qos: Qos,
+    window: usize,
     /// In the order in which they were sent first.
     inflight: VecDeque<(NonZeroU16, u64, Stage)>,
     next_id: u16,
@@ -112,7 +109,7 @@ impl Flood {
             }
         }
         loop {
-            while !stop.load(Ordering::Relaxed) && self.inflight.len() < WINDOW {
+            while !stop.load(Ordering::Relaxed) && self.inflight.len() < self.window {
                 self.publish_next(socket);
             }
             socket.flush()?;
@@ -179,7 +176,8 @@ fn delivery(qos: Qos, id: NonZeroU16, dup: bool) -> Delivery {
     }
 }
 
-fn connect(address: SocketAddr, client_id: &str) -> Socket {
+/// Connects with a session that persists, as soon as the broker is up.
+pub(crate) fn connect(address: SocketAddr, client_id: &str) -> Socket {
     wait_until(&format!("{client_id} connects"), || {
         match Socket::open(address, &Opening::persistent(client_id)) {
             Ok(socket) => Some(socket),
@@ -189,79 +187,4 @@ fn connect(address: SocketAddr, client_id: &str) -> Socket {
             }
         }
     })
-}
-
-/// A subscriber at QoS 1 with a persistent session, which returns after each crash.
-pub struct Collector {
-    stop: Arc<AtomicBool>,
-    seen: Seen,
-    thread: JoinHandle<()>,
-}
-
-/// Payloads by topic, in the order of arrival.
-type Seen = Arc<Mutex<HashMap<String, Vec<String>>>>;
-
-impl Collector {
-    /// Subscribes and returns when the subscription is granted.
-    pub fn start(address: SocketAddr, filter: &str) -> Collector {
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Seen::default());
-        let mut socket = connect(address, "collector");
-        socket.subscribe(filter, Qos::AtLeastOnce).expect("the broker is up");
-        let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&seen));
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                // An error is the crash that this is about.
-                if receive(&mut socket, &stopped, &kept).is_err() {
-                    socket = connect(address, "collector");
-                    assert!(socket.session_present, "the session of the collector is lost");
-                }
-            }
-        });
-        Collector { stop, seen, thread }
-    }
-
-    /// How many messages of a topic came.
-    pub fn count(&self, topic: &str) -> usize {
-        self.seen.lock().get(topic).map_or(0, Vec::len)
-    }
-
-    /// Waits until every one of `payloads` has come on `topic`.
-    pub fn wait_for(&self, topic: &str, payloads: &BTreeSet<String>) {
-        wait_until(&format!("the session has received all {} of {topic}", payloads.len()), || {
-            pass(GLANCE);
-            let seen = self.seen.lock();
-            let seen: BTreeSet<&String> = seen.get(topic)?.iter().collect();
-            payloads.iter().all(|payload| seen.contains(payload)).then_some(())
-        });
-    }
-
-    /// Stops and returns the payloads by topic.
-    pub fn finish(self) -> HashMap<String, Vec<String>> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the collector keeps its own rules");
-        std::mem::take(&mut self.seen.lock())
-    }
-}
-
-fn receive(socket: &mut Socket, stop: &AtomicBool, seen: &Mutex<HashMap<String, Vec<String>>>) -> Result<()> {
-    socket.set_patience(GLANCE)?;
-    while !stop.load(Ordering::Relaxed) {
-        let mut packet = match socket.read() {
-            Ok(packet) => Some(packet),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
-            Err(error) => return Err(error),
-        };
-        while let Some(incoming) = packet {
-            if let Incoming::Publish { topic, payload, delivery, .. } = incoming {
-                let payload = String::from_utf8(payload).expect("payloads are numbers");
-                seen.lock().entry(topic).or_default().push(payload);
-                if let Some(id) = delivery.packet_id() {
-                    socket.put_ack(AckKind::Puback, id);
-                }
-            }
-            packet = socket.read_arrived();
-        }
-        socket.flush()?;
-    }
-    Ok(())
 }

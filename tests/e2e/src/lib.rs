@@ -6,6 +6,7 @@
 
 mod binary;
 mod broker;
+mod collector;
 mod flood;
 mod http;
 mod kafka;
@@ -16,7 +17,8 @@ mod socket;
 mod wait;
 
 pub use broker::{Broker, Listeners, Settings};
-pub use flood::{Collector, Ledger, Publisher};
+pub use collector::Collector;
+pub use flood::{Ledger, Publisher};
 pub use http::get;
 pub use kafka::{Consumer, Fetched, KafkaRecord, Produced};
 pub use mqtt::{Message, Subscriber};

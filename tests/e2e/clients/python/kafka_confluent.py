@@ -16,8 +16,12 @@ def settings(options, **more):
     return {
         "bootstrap.servers": options["address"],
         "broker.address.family": "v4",
-        "reconnect.backoff.ms": 50,
-        "reconnect.backoff.max.ms": 200,
+        # A broker that was killed is back in a moment, and at the same address.
+        "metadata.recovery.strategy": "none",
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 100,
+        "retry.backoff.ms": 20,
+        "retry.backoff.max.ms": 100,
         "topic.metadata.refresh.fast.interval.ms": 50,
         **more,
     }
