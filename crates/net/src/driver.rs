@@ -84,14 +84,15 @@ impl CoreIo {
 ///
 /// Cancel-safe in the sense that dropping the future closes the socket; [`Session::handle_closed`] is then not
 /// called, so a core only drops it when it drops everything.
-pub async fn drive<S: Session, I: Io>(
+pub fn drive<S: Session, I: Io>(
     io: I,
     core: CoreIo,
     session: S,
     mailbox: Mailbox<S::Event>,
     shutdown: impl Future<Output = ()>,
-) {
-    let mut shutdown = std::pin::pin!(shutdown);
+) -> impl Future<Output = ()> {
+    // Built out here: an async function keeps room for its arguments beside what it makes of them, and this future is
+    // most of what an idle connection costs.
     let mut connection = Connection {
         io,
         core,
@@ -104,28 +105,15 @@ pub async fn drive<S: Session, I: Io>(
         write_blocked: false,
         held: false,
     };
-    let closed = loop {
-        let ready = poll_fn(|cx| {
-            if shutdown.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ready { shutdown: true, ..Ready::default() });
-            }
-            connection.poll_ready(cx)
-        })
-        .await;
-        if let Some(closed) = connection.turn(ready) {
-            break closed;
+    let mut shutdown = Box::pin(shutdown);
+    async move {
+        let closed = connection.run(shutdown.as_mut()).await;
+        connection.mailbox.close();
+        if closed == Closed::BySession || closed == Closed::Shutdown {
+            connection.linger().await;
         }
-        if ready.read {
-            // Lets the other connections of this core have their turn, and the batches that this turn
-            // filled be sent on.
-            tokio::task::yield_now().await;
-        }
-    };
-    connection.mailbox.close();
-    if closed == Closed::BySession || closed == Closed::Shutdown {
-        connection.linger().await;
+        connection.session.handle_closed(closed);
     }
-    connection.session.handle_closed(closed);
 }
 
 /// What a connection woke up for.
@@ -162,6 +150,27 @@ struct Connection<S: Session, I: Io> {
 }
 
 impl<S: Session, I: Io> Connection<S, I> {
+    /// Moves bytes, events and time until the connection is over; answers why.
+    async fn run(&mut self, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> Closed {
+        loop {
+            let ready = poll_fn(|cx| {
+                if shutdown.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ready { shutdown: true, ..Ready::default() });
+                }
+                self.poll_ready(cx)
+            })
+            .await;
+            if let Some(closed) = self.turn(ready) {
+                return closed;
+            }
+            if ready.read {
+                // Lets the other connections of this core have their turn, and the batches that this turn
+                // filled be sent on.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
         let mut ready = Ready { events: self.mailbox.poll_ready(cx), ..Ready::default() };
         if self.session.wants_input() {

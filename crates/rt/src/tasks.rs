@@ -157,8 +157,9 @@ impl Tasks {
     {
         let counted = Counted::new(Arc::clone(&self.running), kind.name);
         let shutdown = self.shutdown.clone();
+        // Boxed out here: an async block keeps room for what it captured beside what it made of it.
+        let future = CatchUnwind { future: Box::pin(future) };
         async move {
-            let future = CatchUnwind { future: Box::pin(future) };
             let outcome = match kind.on_shutdown {
                 OnShutdown::Finish => future.await,
                 OnShutdown::Drop => tokio::select! {
