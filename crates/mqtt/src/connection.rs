@@ -16,7 +16,7 @@ use wire::mqtt::{
 use crate::error::{disconnect_reason, publish_reason};
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
-use crate::outgoing::{Link, Outgoing};
+use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::saver::{Saver, Waiting};
 use crate::session::Shared;
 use crate::state::{State, StoredWill};
@@ -169,6 +169,7 @@ impl<B: Broker> Connection<B> {
             incoming.publisher.in_flight_bytes() <= self.shared.config.incoming_bytes_max
                 && incoming.releasing.next.len() <= usize::from(u16::MAX)
         }) && self.saver.backlog() <= WAITING_MAX + usize::from(self.limit)
+            && self.outgoing.as_ref().is_none_or(|outgoing| outgoing.retained_backlog() <= SUBSCRIPTIONS_MAX)
     }
 
     // What handlers share.

@@ -10,7 +10,7 @@ use wire::mqtt::{Qos, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, T
 use crate::connection::{Close, Connection};
 use crate::error::subscribe_reason;
 use crate::inbox::InboxSink;
-use crate::outgoing::{Job, Outgoing};
+use crate::outgoing::{Job, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::saver::Waiting;
 use crate::subscription::{Tag, parse_filter};
 
@@ -26,12 +26,18 @@ impl<B: Broker> Connection<B> {
         let mut jobs = Vec::new();
         let codes = subscribe
             .filters()
-            .map(|(text, options)| match self.subscribe(text, options, identifier) {
-                Ok((code, job)) => {
-                    jobs.extend(job);
-                    code
+            .enumerate()
+            .map(|(number, (text, options))| {
+                if number >= SUBSCRIPTIONS_MAX {
+                    return ReasonCode::QuotaExceeded;
                 }
-                Err(code) => code,
+                match self.subscribe(text, options, identifier) {
+                    Ok((code, job)) => {
+                        jobs.extend(job);
+                        code
+                    }
+                    Err(code) => code,
+                }
             })
             .collect();
         let answer = Waiting::Suback { packet_id: subscribe.packet_id, codes, jobs };
@@ -50,6 +56,9 @@ impl<B: Broker> Connection<B> {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
         let filter = parse_filter(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        if !self.outgoing_or_new().has_room_for(text) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         let tag = Tag::new(&options, identifier);
         let is_new = self
             .outgoing_or_new()

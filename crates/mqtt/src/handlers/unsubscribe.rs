@@ -5,6 +5,7 @@ use net::Turn;
 use wire::mqtt::{ReasonCode, TopicFilter, Unsubscribe};
 
 use crate::connection::{Close, Connection};
+use crate::outgoing::SUBSCRIPTIONS_MAX;
 use crate::saver::Waiting;
 
 impl<B: Broker> Connection<B> {
@@ -16,7 +17,11 @@ impl<B: Broker> Connection<B> {
     ) -> Result<(), Close> {
         let codes = unsubscribe
             .filters()
-            .map(|text| {
+            .enumerate()
+            .map(|(number, text)| {
+                if number >= SUBSCRIPTIONS_MAX {
+                    return ReasonCode::ImplementationSpecificError;
+                }
                 let was_there = self.outgoing.as_mut().is_some_and(|outgoing| outgoing.unsubscribe(text));
                 match (was_there, TopicFilter::parse(text)) {
                     (true, _) => ReasonCode::Success,

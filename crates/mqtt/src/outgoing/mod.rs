@@ -38,6 +38,8 @@ use send::Sent;
 
 /// Bytes that one step of catching up asks for.
 const CATCH_UP_BYTES: usize = 256 * 1024;
+/// Bound: subscriptions of one session, and filters that one packet may name. They are looked up one by one.
+pub(crate) const SUBSCRIPTIONS_MAX: usize = 4096;
 
 /// What deliveries need of their connection.
 pub(crate) struct Link<'a, B: Broker> {
@@ -142,6 +144,17 @@ impl Outgoing {
     pub(crate) fn subscribe(&mut self, text: &str, filter: Filter, tag: Tag) -> Result<bool, model::Error> {
         self.subscriber.subscribe(&filter, tag.0, Start::Now)?;
         Ok(self.remember(text, tag, filter))
+    }
+
+    /// Whether a subscription may be added, or is there already.
+    pub(crate) fn has_room_for(&self, text: &str) -> bool {
+        self.subscriptions.len() < SUBSCRIPTIONS_MAX
+            || self.subscriptions.iter().any(|known| *known.text == *text)
+    }
+
+    /// Subscriptions whose retained messages are not all sent.
+    pub(crate) fn retained_backlog(&self) -> usize {
+        self.retained.as_ref().map_or(0, |work| work.backlog())
     }
 
     fn remember(&mut self, text: &str, tag: Tag, filter: Filter) -> bool {

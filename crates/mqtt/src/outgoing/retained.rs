@@ -45,6 +45,11 @@ pub(super) struct RetainedWork {
 }
 
 impl RetainedWork {
+    /// Subscriptions that wait, the one that is served included.
+    pub(super) fn backlog(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// A live message is newer than what is read.
     pub(super) fn supersede(&mut self, subject: &str) {
         if self.superseded.len() < SUPERSEDED_MAX {

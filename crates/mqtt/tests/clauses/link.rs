@@ -215,6 +215,15 @@ impl Client {
         self.codes().await
     }
 
+    /// Subscribes to many filters with one packet.
+    pub(crate) async fn subscribe_all(&mut self, filters: &[String]) -> Vec<ReasonCode> {
+        let options = SubscribeOptions::new(Qos::AtMostOnce);
+        let filters: Vec<_> = filters.iter().map(|filter| (filter.as_str(), options)).collect();
+        let exchange = Exchange { packet_id: id(76), properties: Properties::EMPTY };
+        self.encode(|out, peer| exchange.encode_subscribe(&filters, out, peer).unwrap()).await;
+        self.codes().await
+    }
+
     pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Vec<ReasonCode> {
         let exchange = Exchange { packet_id: id(78), properties: Properties::EMPTY };
         self.encode(|out, peer| exchange.encode_unsubscribe(&[filter], out, peer).unwrap()).await;

@@ -203,3 +203,23 @@ fn all_retained_messages_come_however_many_there_are() {
         client.nothing().await;
     });
 }
+
+/// A packet full of filters must not keep a core busy for long.
+#[test]
+fn a_session_has_a_bounded_number_of_subscriptions() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut client = broker.client(Version::V5, "c").await;
+        let filters: Vec<_> = (0..100_000).map(|number| format!("t/{number}")).collect();
+        let codes = client.subscribe_all(&filters).await;
+        let granted = codes.iter().take_while(|code| **code == ReasonCode::Success).count();
+        assert_eq!(granted, 4096);
+        assert!(codes[granted..].iter().all(|code| *code == ReasonCode::QuotaExceeded));
+        // One that is there may be replaced, another one only when there is room.
+        let options = SubscribeOptions::new(Qos::AtMostOnce);
+        assert_eq!(client.subscribe_with("t/7", options, None).await, [ReasonCode::Success]);
+        assert_eq!(client.subscribe_with("new", options, None).await, [ReasonCode::QuotaExceeded]);
+        client.unsubscribe("t/7").await;
+        assert_eq!(client.subscribe_with("new", options, None).await, [ReasonCode::Success]);
+    });
+}
