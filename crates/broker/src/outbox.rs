@@ -36,10 +36,8 @@ pub use crate::publisher::Publisher;
 
 /// Commands of one core and group that are submitted and not decided.
 const FLIGHTS_MAX: usize = 2;
-/// An open batch is sealed at this size.
+/// An open batch is sealed at this size at most.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
-/// A command is closed at this size.
-const COMMAND_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What a publisher shares with the batches that hold its messages.
 pub(crate) struct Account {
@@ -87,6 +85,10 @@ struct Flight {
 pub(crate) struct Outbox {
     mailbox: Arc<CoreMailbox>,
     open: AHashMap<(ShardId, bool), OpenBatch>,
+    /// Sealed batches that live subscribers get at the end of the turn.
+    live: Vec<Arc<Batch>>,
+    /// An open batch is sealed at this size.
+    batch_bytes_max: usize,
     /// Keys of `open` in the order in which they were opened: the same turn always gives the same command.
     order: Vec<(ShardId, bool)>,
     lanes: Vec<Lane>,
@@ -99,10 +101,14 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new(mailbox: Arc<CoreMailbox>, groups: &[Group]) -> Self {
+        let smallest = groups.iter().map(|group| group.command_bytes_max() / 2).min();
+        let batch_bytes_max = smallest.unwrap_or(BATCH_BYTES_MAX).min(BATCH_BYTES_MAX);
         let lane = |group: &Group| Lane { group: group.clone(), sealed: Vec::new(), flights: 0 };
         Self {
             mailbox,
             open: AHashMap::new(),
+            live: Vec::new(),
+            batch_bytes_max,
             order: Vec::new(),
             lanes: groups.iter().map(lane).collect(),
             flights: Slab::new(),
@@ -150,9 +156,9 @@ impl Outbox {
         let bytes = open.builder.len() - before;
         account.bytes.set(account.bytes.get() + bytes);
         open.wait(account, ticket, bytes);
-        let full = open.builder.len() >= BATCH_BYTES_MAX;
+        let full = open.builder.len() >= self.batch_bytes_max;
         self.request();
-        if full && durable {
+        if full {
             self.seal((shard, durable));
         }
     }
@@ -185,16 +191,15 @@ impl Outbox {
     /// get at once.
     pub(crate) fn flush(&mut self) -> Vec<Arc<Batch>> {
         self.requested = false;
-        let mut live = Vec::new();
         let mut order = std::mem::take(&mut self.order);
         for key in order.drain(..) {
-            live.extend(self.seal(key));
+            self.seal(key);
         }
         self.order = order;
         for lane in 0..self.lanes.len() {
             self.submit(lane);
         }
-        live
+        std::mem::take(&mut self.live)
     }
 
     /// Whether all that was pushed is decided.
@@ -227,28 +232,31 @@ impl Outbox {
         }
     }
 
-    fn seal(&mut self, key: (ShardId, bool)) -> Option<Arc<Batch>> {
-        let open = self.open.remove(&key)?;
+    fn seal(&mut self, key: (ShardId, bool)) {
+        let Some(open) = self.open.remove(&key) else { return };
         let bytes = open.builder.finish();
         let is_live = open.guarantee == Guarantee::Live;
         let flags = if is_live { BatchFlags::AT_MOST_ONCE } else { BatchFlags::NONE };
-        let live = is_live.then(|| Arc::new(Batch::live(open.topic, open.shard, bytes.clone())));
+        if is_live {
+            self.live.push(Arc::new(Batch::live(open.topic, open.shard, bytes.clone())));
+        }
         let append = AppendCommand { shard: open.shard, flags, batch: bytes };
         let sealed = Sealed { append, waiters: open.waiters, rows: open.rows };
         match self.lanes.iter_mut().find(|lane| lane.group.id() == open.shard.home()) {
             Some(lane) => lane.sealed.push(sealed),
             None => sealed.waiters.into_iter().for_each(|waiter| waiter.tell(&Err(ErrorKind::NotFound))),
         }
-        live
     }
 
     fn submit(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
+        let bytes_max = lane.group.command_bytes_max() / 4 * 3;
         while lane.flights < FLIGHTS_MAX && !lane.sealed.is_empty() {
             let mut bytes = 0;
             let fits = lane.sealed.iter().take_while(|sealed| {
-                bytes += sealed.append.batch.len();
-                bytes <= COMMAND_BYTES_MAX
+                let rows: usize = sealed.rows.iter().map(RowWrite::size).sum();
+                bytes += sealed.append.batch.len() + rows + 64;
+                bytes <= bytes_max
             });
             let count = fits.count().max(1);
             let mut command = Command::default();

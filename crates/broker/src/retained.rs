@@ -16,7 +16,7 @@ use crate::core_thread::Core;
 use crate::delivery::{Batch, Delivery, Picked};
 use crate::message::Message;
 use crate::routing::Filter;
-use crate::rows::{Place, Row, RowWrite};
+use crate::rows::{Place, RowWrite};
 use crate::topic::{Origin, Retention, Topic, TopicConfig};
 
 /// Rows that one scan looks at.
@@ -67,24 +67,24 @@ pub(crate) async fn find(core: &Core, query: Query<'_>) -> Result<Vec<Delivery>,
         } else if after.is_none()
             && let Some(row) = core.rows_handle().get(&place, key(tenant, filter.as_str())).await?
         {
-            found.insert(filter.as_str().to_owned(), row);
+            let delivery = delivery(tenant, filter.as_str(), row.value, core.wall_ms_now());
+            found.extend(delivery.map(|delivery| (filter.as_str().to_owned(), delivery)));
         }
     }
-    let now = core.wall_ms_now();
-    let deliveries = found.into_iter().take(limit);
-    Ok(deliveries.filter_map(|(subject, row)| delivery(tenant, &subject, row.value, now)).collect())
+    Ok(found.into_values().take(limit).collect())
 }
 
 async fn scan_group(
     core: &Core,
     query: &Query<'_>,
     place: &Place,
-    found: &mut BTreeMap<String, Row>,
+    found: &mut BTreeMap<String, Delivery>,
 ) -> Result<(), Error> {
     let start = key(query.tenant, "").len();
     let prefix = key(query.tenant, query.filter.literal_prefix());
     let mut from = query.after.map_or_else(Bytes::new, |subject| behind(&key(query.tenant, subject)));
     let mut matches = 0;
+    let now = core.wall_ms_now();
     loop {
         let rows = core.rows_handle().scan(place, prefix.clone(), from, SCAN_ROWS).await?;
         let Some(last) = rows.last() else { return Ok(()) };
@@ -92,13 +92,15 @@ async fn scan_group(
         let is_last = rows.len() < SCAN_ROWS;
         for row in rows {
             let Ok(subject) = std::str::from_utf8(&row.key[start..]) else { continue };
-            if query.filter.matches(subject) {
-                let subject = subject.to_owned();
-                found.insert(subject, row);
-                matches += 1;
-                if matches == query.limit {
-                    return Ok(());
-                }
+            if !query.filter.matches(subject) {
+                continue;
+            }
+            // An expired message does not count: a page without a message would look like the end.
+            let Some(delivery) = delivery(query.tenant, subject, row.value, now) else { continue };
+            found.insert(subject.to_owned(), delivery);
+            matches += 1;
+            if matches == query.limit {
+                return Ok(());
             }
         }
         if is_last {

@@ -123,6 +123,14 @@ impl Rows {
 }
 
 impl RowWrite {
+    /// About how many bytes it takes in an entry.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            RowWrite::Put { key, value } => key.len() + value.len() + 24,
+            RowWrite::Delete { key } => key.len() + 24,
+        }
+    }
+
     pub(crate) fn into_kv(self) -> Operation {
         match self {
             RowWrite::Put { key, value } => Operation::Put { key, value },

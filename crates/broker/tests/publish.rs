@@ -227,3 +227,42 @@ fn a_session_has_one_owner_and_its_state_goes_from_hand_to_hand() {
         assert_eq!(gone.state, None);
     });
 }
+
+/// A burst larger than an entry may be was refused as a whole: bundles did not know the size of the journal's segments.
+#[test]
+fn a_burst_larger_than_an_entry_is_stored() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let body = "x".repeat(50_000);
+        let bodies = vec![body.as_str(); 60];
+        publish(&node.core, "burst", &bodies).await;
+        let name = TopicName::new("burst").expect("legal");
+        let topic = node.core.find_topic(&TenantId::default(), &name).await.expect("read").expect("there");
+        assert_eq!(node.core.offsets(topic.shards[0]).expect("known").end, Offset(60));
+    });
+}
+
+/// A page that held only expired messages looked like the end.
+#[test]
+fn expired_retained_messages_do_not_end_a_page() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let inbox = Inbox::new();
+        let mut publisher = node.core.publisher(&tenant, inbox.sink());
+        let expired: [(&[u8], Option<&[u8]>); 1] = [(b"expires-at", Some(b"1"))];
+        for (subject, headers) in [("r/1", &expired[..]), ("r/2", &expired[..]), ("r/3", &[])] {
+            let message =
+                Message { retain: Retain::Set, headers, ..message(subject, "v", Guarantee::Durable) };
+            publisher.push(&message).expect("taken");
+        }
+        let mut decided = 0;
+        while decided < 3 {
+            let published = inbox.published().await;
+            decided += published.tickets.end - published.tickets.start;
+        }
+        let found = node.core.retained(&tenant, &filter("r/#"), None, 1).await.expect("read");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].batch.topic.name.as_str(), "r/3");
+    });
+}

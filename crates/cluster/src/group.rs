@@ -62,6 +62,8 @@ struct Inner {
     id: GroupId,
     log: Arc<dyn Log>,
     kv: Arc<dyn Kv>,
+    /// Bound of a bundle: an entry must fit into the journal's segments.
+    bundle_bytes_max: usize,
     queue: Mutex<Queue>,
     wake: Notify,
     failed: AtomicBool,
@@ -75,11 +77,13 @@ struct Queue {
 }
 
 impl Group {
-    pub(crate) fn new(id: GroupId, log: Arc<dyn Log>, kv: Arc<dyn Kv>) -> Self {
+    /// `entry_bytes_max`: the largest entry that the journal takes.
+    pub(crate) fn new(id: GroupId, log: Arc<dyn Log>, kv: Arc<dyn Kv>, entry_bytes_max: usize) -> Self {
         let inner = Inner {
             id,
             log,
             kv,
+            bundle_bytes_max: BUNDLE_BYTES_MAX.min(entry_bytes_max / 4 * 3),
             queue: Mutex::new(Queue::default()),
             wake: Notify::new(),
             failed: AtomicBool::new(false),
@@ -95,6 +99,11 @@ impl Group {
     /// Whether the group has stopped taking commands before it was told to: its journal or its state failed.
     pub fn has_failed(&self) -> bool {
         self.inner.failed.load(Ordering::Acquire)
+    }
+
+    /// What a command should stay below; a larger one is committed alone if an entry can hold it at all.
+    pub fn command_bytes_max(&self) -> usize {
+        self.inner.bundle_bytes_max
     }
 
     /// The applied log. Its calls that may block say so; those belong on a thread that may.
@@ -209,7 +218,7 @@ impl Group {
         let (mut bytes, mut appends) = (0, 0);
         while let Some((command, _)) = queue.waiting.front() {
             let size = command.size();
-            let full = bytes + size > BUNDLE_BYTES_MAX
+            let full = bytes + size > self.inner.bundle_bytes_max
                 || bundle.commands.len() == BUNDLE_COMMANDS_MAX
                 || appends + command.appends.len() > BUNDLE_APPENDS_MAX;
             if full && !bundle.commands.is_empty() {

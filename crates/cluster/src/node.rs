@@ -245,7 +245,7 @@ impl Node {
             flushed,
             handle: handle.clone(),
         });
-        let group = Group::new(id, log, kv);
+        let group = Group::new(id, log, kv, self.journal.append_bytes_max());
         let run = group.clone().run(handle);
         self.runs.lock().push(outside.tasks.spawn(BUNDLER, format!("group {id}"), run));
         self.groups.push(group);

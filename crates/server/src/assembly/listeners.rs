@@ -59,3 +59,11 @@ pub(super) fn write_file(data_dir: &Path, addresses: &[Address]) -> io::Result<(
     std::fs::write(&fresh, text + "\n")?;
     std::fs::rename(fresh, listeners_file(data_dir))
 }
+
+/// Removes what an earlier process left.
+pub(super) fn remove_file(data_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(listeners_file(data_dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
