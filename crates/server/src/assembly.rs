@@ -91,6 +91,8 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let foundation = Foundation::new(cores);
     let node_config = node_config(&config, cores);
     let consensus = Consensus::start(node_config, foundation.observer(), shutdown.clone())?;
+    // A broker that was killed left it: until this one accepts, nobody shall find it.
+    listeners::remove_file(&config.node.data_dir).map_err(StartError::system("remove listeners.json"))?;
     let outside = Outside { clock: Arc::new(SystemClock::new()), rng: Arc::new(SystemRng), offload: readers };
     let shared = foundation.build(consensus.node(), broker_config(&config), outside);
     let house = house::start(consensus.node(), Arc::clone(&shared), shutdown.clone());
