@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use consensus::{GroupHandle, ProposeError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -188,25 +187,30 @@ impl Group {
         }
     }
 
-    async fn commit_bundle(&self, handle: &GroupHandle, mut bundle: Bundle) {
+    /// Proposes a bundle at once, so that bundles are proposed in the order of the calls; the future tells its commands what
+    /// became of them.
+    fn commit_bundle(&self, handle: &GroupHandle, mut bundle: Bundle) -> impl Future<Output = ()> + use<> {
         let payload = encode_bundle(&mut bundle.commands);
-        let outcome: Result<Bytes, ProposeError> = handle.propose(payload).await;
-        let replies = match outcome {
-            Ok(bytes) => decode_replies(bytes, bundle.done.len()).map_err(|_| SubmitError::Stopped),
-            Err(error) => Err(submit_error(&error)),
-        };
-        match replies {
-            Ok(replies) => {
-                for (done, reply) in bundle.done.into_iter().zip(replies) {
-                    done(Ok(reply));
+        let outcome = handle.propose(payload);
+        let inner = Arc::clone(&self.inner);
+        async move {
+            let replies = match outcome.await {
+                Ok(bytes) => decode_replies(bytes, bundle.done.len()).map_err(|_| SubmitError::Stopped),
+                Err(error) => Err(submit_error(&error)),
+            };
+            match replies {
+                Ok(replies) => {
+                    for (done, reply) in bundle.done.into_iter().zip(replies) {
+                        done(Ok(reply));
+                    }
                 }
-            }
-            Err(error) => {
-                if error == SubmitError::Stopped {
-                    self.inner.failed.store(true, Ordering::Release);
-                }
-                for done in bundle.done {
-                    done(Err(error));
+                Err(error) => {
+                    if error == SubmitError::Stopped {
+                        inner.failed.store(true, Ordering::Release);
+                    }
+                    for done in bundle.done {
+                        done(Err(error));
+                    }
                 }
             }
         }
