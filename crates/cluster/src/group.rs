@@ -4,9 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use consensus::{GroupHandle, ProposeError};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use model::GroupId;
 use parking_lot::Mutex;
 use storage::Log;
@@ -27,7 +26,9 @@ const BUNDLE_APPENDS_MAX: usize = 32 * 1024;
 /// Bound of a group's queue.
 const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Called once, on the consensus thread, with what became of a command. Must not block.
+/// Called once with what became of a command; must not block, and must not submit. A reply is told on the consensus
+/// thread, after the run of entries that applied it; a refusal on any
+/// thread.
 pub type Completion = Box<dyn FnOnce(Result<Reply, SubmitError>) + Send>;
 
 /// Why a command was not committed.
@@ -72,6 +73,8 @@ struct Inner {
 struct Queue {
     waiting: VecDeque<(Command, Completion)>,
     bytes: usize,
+    /// Entries that are proposed and not decided.
+    in_flight: usize,
     closed: bool,
 }
 
@@ -165,59 +168,52 @@ impl Group {
 
     /// Proposes what is queued, as few and as large entries as the journal's pace allows, until the group is closed.
     pub(crate) async fn run(self, handle: GroupHandle) {
-        let mut in_flight = FuturesUnordered::new();
         loop {
-            while in_flight.len() < ENTRIES_IN_FLIGHT {
-                let Some(bundle) = self.next_bundle() else { break };
-                in_flight.push(self.commit_bundle(&handle, bundle));
+            while let Some(bundle) = self.next_bundle() {
+                self.propose(&handle, bundle);
             }
-            if in_flight.is_empty() {
-                if self.inner.queue.lock().closed {
-                    return;
-                }
-                self.inner.wake.notified().await;
-            } else if in_flight.len() < ENTRIES_IN_FLIGHT {
-                tokio::select! {
-                    () = self.inner.wake.notified() => {}
-                    _ = in_flight.next() => {}
-                }
-            } else {
-                in_flight.next().await;
+            let is_done = {
+                let queue = self.inner.queue.lock();
+                queue.closed && queue.in_flight == 0
+            };
+            if is_done {
+                return;
             }
+            self.inner.wake.notified().await;
         }
     }
 
-    /// Proposes a bundle at once, so that bundles are proposed in the order of the calls; the future tells its commands what
-    /// became of them.
-    fn commit_bundle(&self, handle: &GroupHandle, mut bundle: Bundle) -> impl Future<Output = ()> + use<> {
-        let payload = encode_bundle(&mut bundle.commands);
-        let outcome = handle.propose(payload);
+    /// Proposes a bundle, and tells its commands what became of them.
+    fn propose(&self, handle: &GroupHandle, bundle: Bundle) {
+        let Bundle { mut commands, done } = bundle;
+        let payload = encode_bundle(&mut commands);
         let inner = Arc::clone(&self.inner);
-        async move {
-            let replies = match outcome.await {
-                Ok(bytes) => decode_replies(bytes, bundle.done.len()).map_err(|_| SubmitError::Stopped),
+        let decided = move |outcome: Result<Bytes, ProposeError>| {
+            let replies = match outcome {
+                Ok(bytes) => decode_replies(bytes, done.len()).map_err(|_| SubmitError::Stopped),
                 Err(error) => Err(submit_error(&error)),
             };
             match replies {
-                Ok(replies) => {
-                    for (done, reply) in bundle.done.into_iter().zip(replies) {
-                        done(Ok(reply));
-                    }
-                }
+                Ok(replies) => done.into_iter().zip(replies).for_each(|(done, reply)| done(Ok(reply))),
                 Err(error) => {
                     if error == SubmitError::Stopped {
                         inner.failed.store(true, Ordering::Release);
                     }
-                    for done in bundle.done {
-                        done(Err(error));
-                    }
+                    done.into_iter().for_each(|done| done(Err(error)));
                 }
             }
-        }
+            inner.queue.lock().in_flight -= 1;
+            inner.wake.notify_one();
+        };
+        handle.propose_then(payload, Box::new(decided));
     }
 
+    /// What the next entry carries, if there is something and one more entry may be in flight.
     fn next_bundle(&self) -> Option<Bundle> {
         let mut queue = self.inner.queue.lock();
+        if queue.in_flight == ENTRIES_IN_FLIGHT {
+            return None;
+        }
         let mut bundle = Bundle { commands: Vec::new(), done: Vec::new() };
         let (mut bytes, mut appends) = (0, 0);
         while let Some((command, _)) = queue.waiting.front() {
@@ -235,7 +231,11 @@ impl Group {
             bundle.done.push(done);
         }
         queue.bytes = queue.bytes.saturating_sub(bytes);
-        if bundle.commands.is_empty() { None } else { Some(bundle) }
+        if bundle.commands.is_empty() {
+            return None;
+        }
+        queue.in_flight += 1;
+        Some(bundle)
     }
 }
 

@@ -10,11 +10,12 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use storage::journal::Payload;
+use tokio::sync::oneshot;
 
 use crate::apply::{Applier, Progress};
 use crate::error::ProposeError;
 use crate::health::Health;
-use crate::proposals::{Proposals, stopped};
+use crate::proposals::{Done, Proposals, stopped};
 use crate::types::Types;
 
 /// A group on this node. Cheap to clone; usable from any thread.
@@ -71,7 +72,23 @@ impl GroupHandle {
         &self,
         payload: Payload,
     ) -> impl Future<Output = Result<Bytes, ProposeError>> + Send + use<> {
-        self.shared.proposals.propose(payload)
+        let (answer, reply) = oneshot::channel();
+        self.propose_then(
+            payload,
+            Box::new(move |outcome| {
+                // The proposer may have stopped waiting.
+                let _ = answer.send(outcome);
+            }),
+        );
+        let health = self.shared.health.clone();
+        async move { reply.await.unwrap_or_else(|_| Err(stopped(&health))) }
+    }
+
+    /// As [`propose`](GroupHandle::propose), for the hot path: `done` is called with the machine's reply on the
+    /// consensus thread, at the end of the turn that applied the entry. A refusal is told before this returns. `done` must not
+    /// block, and must not propose.
+    pub fn propose_then(&self, payload: Payload, done: Done) {
+        self.shared.proposals.propose(payload, done);
     }
 
     /// Entries that were handed to Raft and are not applied yet.

@@ -29,4 +29,4 @@ pub use error::{OpenError, ProposeError};
 pub use groups::Groups;
 pub use handle::{GroupHandle, GroupStatus};
 pub use machine::{Committed, MachineFailed, StateMachine};
-pub use proposals::Limits;
+pub use proposals::{Done, Limits};

@@ -2,7 +2,6 @@
 //! openraft. Performance critical: two short locks per entry (an entry is a bundle, not a message).
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use openraft::errors::{ClientWriteError, ForwardToLeader};
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use storage::journal::Payload;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::apply::Applier;
 use crate::error::ProposeError;
@@ -74,45 +73,43 @@ impl Proposals {
         })
     }
 
-    /// Queues a payload. The order of calls is the order of entries.
-    pub(crate) fn propose(
-        self: &Arc<Self>,
-        payload: Payload,
-    ) -> impl Future<Output = Result<Bytes, ProposeError>> + Send + use<> {
-        let queued = self.queue(payload);
-        let health = self.health.clone();
-        async move {
-            match queued {
-                Ok(reply) => reply.await.unwrap_or_else(|_| Err(stopped(&health))),
-                Err(refused) => Err(refused),
-            }
+    /// Queues a payload. The order of calls is the order of entries. A refusal is told before this returns.
+    pub(crate) fn propose(self: &Arc<Self>, payload: Payload, done: Done) {
+        if let Err((refused, done)) = self.queue(payload, done) {
+            done(Err(refused));
         }
     }
 
-    fn queue(self: &Arc<Self>, payload: Payload) -> Result<oneshot::Receiver<Reply>, ProposeError> {
+    fn queue(self: &Arc<Self>, payload: Payload, done: Done) -> Result<(), (ProposeError, Done)> {
         let bytes = payload.encoded_len();
+        if let Err(refused) = self.check(bytes) {
+            return Err((refused, done));
+        }
+        {
+            let mut state = self.state.lock();
+            if state.closed || self.health.cause().is_some() {
+                return Err((stopped(&self.health), done));
+            }
+            let over = state.bytes > 0 && state.bytes + bytes > self.limits.bytes_max;
+            if over || state.waiting.len() >= self.limits.waiting_max {
+                return Err((ProposeError::Full, done));
+            }
+            state.bytes += bytes;
+            let ticket = Ticket { proposals: self.clone(), done: Some(done), bytes, in_flight: false };
+            state.waiting.push_back(Waiting { payload, ticket });
+        }
+        self.work.notify_one();
+        Ok(())
+    }
+
+    fn check(&self, bytes: usize) -> Result<(), ProposeError> {
         if bytes > self.entry_bytes_max {
             return Err(ProposeError::TooLarge { bytes, max: self.entry_bytes_max });
         }
         if self.health.is_stalled() {
             return Err(ProposeError::DiskFull);
         }
-        let (reply, receiver) = oneshot::channel();
-        {
-            let mut state = self.state.lock();
-            if state.closed || self.health.cause().is_some() {
-                return Err(stopped(&self.health));
-            }
-            let over = state.bytes > 0 && state.bytes + bytes > self.limits.bytes_max;
-            if over || state.waiting.len() >= self.limits.waiting_max {
-                return Err(ProposeError::Full);
-            }
-            state.bytes += bytes;
-            let ticket = Ticket { proposals: self.clone(), reply: Some(reply), bytes, in_flight: false };
-            state.waiting.push_back(Waiting { payload, ticket });
-        }
-        self.work.notify_one();
-        Ok(receiver)
+        Ok(())
     }
 
     /// Entries that are on their way.
@@ -197,12 +194,13 @@ impl Proposals {
     }
 }
 
-type Reply = Result<Bytes, ProposeError>;
+/// Told once what became of a proposal. Must not block, and must not propose.
+pub type Done = Box<dyn FnOnce(Result<Bytes, ProposeError>) + Send>;
 
 /// A proposer's claim to an answer. Dropped unanswered, it says why the group stopped.
 struct Ticket {
     proposals: Arc<Proposals>,
-    reply: Option<oneshot::Sender<Reply>>,
+    done: Option<Done>,
     bytes: usize,
     in_flight: bool,
 }
@@ -212,10 +210,9 @@ impl Ticket {
         self.answer(outcome.map(|written| written.data).map_err(refusal));
     }
 
-    fn answer(&mut self, reply: Reply) {
-        if let Some(waiting) = self.reply.take() {
-            // The proposer may have stopped waiting.
-            let _ = waiting.send(reply);
+    fn answer(&mut self, reply: Result<Bytes, ProposeError>) {
+        if let Some(done) = self.done.take() {
+            done(reply);
         }
     }
 }
