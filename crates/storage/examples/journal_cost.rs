@@ -1,5 +1,5 @@
 //! Measures the journal against the disk below it, in one run: durable appends per second and latency, beside synced
-//! writes of the same frame size to a pre-written file.
+//! writes of the same frame size to a pre-written file. One thread appends for all groups, as the consensus thread does.
 //!
 //! `cargo run --release -p storage --example journal_cost [DIR] [SECONDS] [ROW]`. DIR must be on the disk in question; ROW
 //! (from 0) measures one row only.
@@ -21,11 +21,14 @@ use storage::journal::{
 };
 
 /// As in the broker.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Size of the file for raw writes, as large as a segment.
 const RAW_FILE: u64 = 64 << 20;
 
 struct Case {
-    producers: u32,
+    groups: u32,
     in_flight: u64,
     size: usize,
 }
@@ -44,15 +47,15 @@ fn main() {
     raw_table(&dir, seconds / 3);
     println!();
     println!(
-        "| producers x in flight x bytes | appends/s | MB/s | p50 us | p99 us | frames/s | frame bytes | raw frames/s | raw p50 | ratio (worst) |"
+        "| groups x in flight x bytes | appends/s | MB/s | p50 us | p99 us | frames/s | frame bytes | raw frames/s | raw p50 | ratio (worst) |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let small = [(1, 1), (64, 1), (2, 1000)].into_iter();
-    let small = small.flat_map(|(producers, in_flight)| [128, 1024].map(|size| (producers, in_flight, size)));
+    let small = small.flat_map(|(groups, in_flight)| [128, 1024].map(|size| (groups, in_flight, size)));
     // What a group really appends: bundles of many records.
     let rows = small.chain([(2, 16, 16 << 10), (2, 16, 128 << 10)]).enumerate();
-    for (_, (producers, in_flight, size)) in rows.filter(|(i, _)| row.is_none_or(|row| row == *i)) {
-        run_case(&dir, seconds, &Case { producers, in_flight, size });
+    for (_, (groups, in_flight, size)) in rows.filter(|(i, _)| row.is_none_or(|row| row == *i)) {
+        run_case(&dir, seconds, &Case { groups, in_flight, size });
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -139,7 +142,7 @@ fn run_case(dir: &Path, seconds: Duration, case: &Case) {
     let latency = percentiles(times);
     println!(
         "| {} x {} x {} | {:.0} | {:.0} | {} | {} | {:.0} | {} | {:.0} | {} | {:.0} % ({:.0}) |",
-        case.producers,
+        case.groups,
         case.in_flight,
         case.size,
         median.appends,
@@ -163,20 +166,7 @@ fn run_round(dir: &Path, seconds: Duration, case: &Case, times: &mut Vec<u64>) -
     let (journal, retention) = open(dir);
     let before = journal.counters();
     let start = Instant::now();
-    let mut total = 0;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..=case.producers)
-            .map(|group| {
-                let journal = &journal;
-                scope.spawn(move || produce(journal, GroupId(group), case, start + seconds))
-            })
-            .collect();
-        for thread in threads {
-            let (sent, took) = thread.join().unwrap();
-            total += sent;
-            times.extend(took);
-        }
-    });
+    let total = produce(&journal, case, start + seconds, times);
     let elapsed = start.elapsed().as_secs_f64();
     let after = journal.counters();
     drop(journal);
@@ -225,58 +215,68 @@ fn open(dir: &Path) -> (Arc<Journal>, std::thread::JoinHandle<()>) {
     (journal, retention)
 }
 
-/// What a producer shares with its completions: one allocation, touched once per append.
+/// What the producer shares with the completions: touched once per append.
 struct Progress {
-    completed: AtomicU64,
+    completed: Vec<AtomicU64>,
     waiting: AtomicBool,
     thread: std::thread::Thread,
     times: Mutex<Vec<u64>>,
 }
 
-/// Keeps `in_flight` appends going until `end`; answers how many were completed, and how long some of them took.
-fn produce(journal: &Journal, group: GroupId, case: &Case, end: Instant) -> (u64, Vec<u64>) {
+impl Progress {
+    fn completed(&self, group: usize, sent_at: Option<Instant>) {
+        if let Some(sent_at) = sent_at {
+            self.times.lock().push(sent_at.elapsed().as_micros() as u64);
+        }
+        self.completed[group].fetch_add(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) && self.waiting.swap(false, Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+}
+
+/// Keeps `in_flight` appends of every group going until `end`; answers how many were completed, and adds how long some
+/// of them took to `times`.
+fn produce(journal: &Journal, case: &Case, end: Instant, times: &mut Vec<u64>) -> u64 {
     /// Of how many appends one is timed, so that the clock is not what is measured.
     const SAMPLE: u64 = 16;
     let body: &'static [u8] = Box::leak(vec![0x5a; case.size].into_boxed_slice());
     let progress = Arc::new(Progress {
-        completed: AtomicU64::new(0),
+        completed: (0..case.groups).map(|_| AtomicU64::new(0)).collect(),
         waiting: AtomicBool::new(false),
         thread: std::thread::current(),
         times: Mutex::default(),
     });
-    let mut sent = 0;
+    let mut sent = vec![0; case.groups as usize];
     loop {
+        progress.waiting.store(true, Ordering::SeqCst);
         let over = Instant::now() >= end;
-        let in_flight = sent - progress.completed.load(Ordering::SeqCst);
-        if over && in_flight == 0 {
-            return (sent, std::mem::take(&mut *progress.times.lock()));
-        }
-        if in_flight >= case.in_flight || over {
-            progress.waiting.store(true, Ordering::SeqCst);
-            // Look again: a completion may have come in between and seen nobody waiting.
-            if sent - progress.completed.load(Ordering::SeqCst) == in_flight {
-                std::thread::park();
+        let mut room = 0;
+        let mut in_flight = 0;
+        for (group, sent) in sent.iter_mut().enumerate() {
+            let mut mine = *sent - progress.completed[group].load(Ordering::SeqCst);
+            while mine < case.in_flight && !over {
+                (*sent, mine, room) = (*sent + 1, mine + 1, room + 1);
+                let payload = Payload { head: Bytes::new(), bodies: vec![Bytes::from_static(body)] };
+                let (id, index) = (GroupId(group as u32 + 1), *sent);
+                let entry = Entry { kind: EntryKind::Append, group: id, index, term: 1, node: 1, payload };
+                let is_timed = case.in_flight == 1 || index.is_multiple_of(SAMPLE);
+                let sent_at = is_timed.then(Instant::now);
+                let progress = Arc::clone(&progress);
+                let done: Completion = Box::new(move |outcome| {
+                    outcome.unwrap();
+                    progress.completed(group, sent_at);
+                });
+                journal.append(vec![entry], Durability::Sync, done).unwrap();
             }
-            progress.waiting.store(false, Ordering::SeqCst);
-            continue;
+            in_flight += mine;
         }
-        for _ in in_flight..case.in_flight {
-            sent += 1;
-            let payload = Payload { head: Bytes::new(), bodies: vec![Bytes::from_static(body)] };
-            let entry = Entry { kind: EntryKind::Append, group, index: sent, term: 1, node: 1, payload };
-            let start = (case.in_flight == 1 || sent.is_multiple_of(SAMPLE)).then(Instant::now);
-            let progress = Arc::clone(&progress);
-            let done: Completion = Box::new(move |outcome| {
-                outcome.unwrap();
-                if let Some(start) = start {
-                    progress.times.lock().push(start.elapsed().as_micros() as u64);
-                }
-                progress.completed.fetch_add(1, Ordering::SeqCst);
-                if progress.waiting.load(Ordering::SeqCst) && progress.waiting.swap(false, Ordering::SeqCst) {
-                    progress.thread.unpark();
-                }
-            });
-            journal.append(vec![entry], Durability::Sync, done).unwrap();
+        if over && in_flight == 0 {
+            times.append(&mut progress.times.lock());
+            return sent.into_iter().sum();
+        }
+        if room == 0 {
+            std::thread::park();
         }
     }
 }

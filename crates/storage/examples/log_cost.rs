@@ -13,6 +13,7 @@ use rt::{Disk, StdDisk};
 use storage::journal::{Location, SegmentInfo};
 use storage::{
     BatchFlags, BatchSource, CommittedBatch, Log, LogError, LogStore, LogStoreConfig, Position, Selection,
+    StripeContents,
 };
 
 const GROUP: GroupId = GroupId(1);
@@ -58,7 +59,8 @@ fn open(dir: &std::path::Path, segments: &[SegmentInfo], tail_cache_bytes: usize
     };
     let disk: Arc<dyn Disk> = Arc::new(StdDisk);
     let source: Arc<dyn BatchSource> = Arc::new(OneBatch(batch(None)));
-    LogStore::open(config, &disk, None, (&source, segments), &mut |_, _| Ok(())).expect("open")
+    let contents = StripeContents { source: &source, segments, purged: &|_| 0 };
+    LogStore::open(config, &disk, None, contents, &mut |_, _| Ok(())).expect("open")
 }
 
 fn resident_bytes() -> usize {

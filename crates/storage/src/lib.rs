@@ -22,7 +22,7 @@ mod time;
 pub mod conformance;
 
 pub use database::Database;
-pub use engine::{LogStore, LogStoreConfig, Rebuild};
+pub use engine::{LogStore, LogStoreConfig, Rebuild, StripeContents};
 pub use error::LogError;
 pub use log::{
     Append, BatchFlags, Change, CommittedBatch, Description, Log, Offsets, Position, Scanned, Selection,

@@ -65,7 +65,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("openraft", &["consensus"]),
     ("kafka-wire", &["wire"]),
     ("axum", &["admin"]),
-    ("mimalloc", &["server", "cli"]),
+    ("mimalloc", &["server", "cli", "storage"]),
     ("dashmap", &[]),
 ];
 

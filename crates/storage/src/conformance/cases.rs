@@ -36,6 +36,10 @@ pub(super) const ALL: &[Case] = &[
     ("a watch resolves when the shard grows beyond its offset", watches),
     ("storage 50: a restart never gives an offset other content", restart_keeps_or_skips_offsets),
     ("storage 52: a refused batch leaves no trace in its entry", refused_batch_leaves_no_trace),
+    (
+        "storage 52: a batch of which a part was sent before is refused whole",
+        half_known_batch_is_refused_whole,
+    ),
     ("storage 56: the same entries make the same log", apply_is_deterministic),
     ("describe adds up", describe_adds_up),
 ];
@@ -187,6 +191,20 @@ fn refused_producers(h: &mut Harness) {
     assert_eq!(h.stored(shard, &batch(&[1], Some((10, 0, 77)))), first + 2, "unknown producer");
     let other = h.shard(2);
     assert!(matches!(h.append(other, &batch(&[1], Some((9, 0, 5)))), Append::Stored { .. }), "per shard");
+    for restarted in [false, true] {
+        if restarted {
+            if !h.subject.is_durable() {
+                return;
+            }
+            h.subject.settle();
+            h.restart();
+        }
+        assert_eq!(h.append(shard, &batch(&[1], Some((9, 2, 1)))), Append::FencedEpoch);
+        assert_eq!(h.append(shard, &batch(&[1], Some((9, 3, 2)))), Append::OutOfOrderSequence);
+        assert_eq!(h.append(shard, &batch(&[1], Some((9, 4, 1)))), Append::OutOfOrderSequence);
+        assert_eq!(h.append(shard, &batch(&[1], Some((10, 0, 79)))), Append::OutOfOrderSequence);
+    }
+    assert_eq!(h.stored(shard, &batch(&[1], Some((9, 3, 1)))), first + 3, "nothing refused took an offset");
 }
 
 fn time_lookup(h: &mut Harness) {
@@ -383,6 +401,19 @@ fn refused_batch_leaves_no_trace(h: &mut Harness) {
     assert_eq!(outcomes[1..], [Append::OutOfOrderSequence, Append::Stored { base: Offset(first + 1) }]);
     assert_eq!(h.offsets(one), (first, first + 2));
     assert_eq!(h.log().scan(Position::end_of(1), &Selection::All, 9).expect("scan").len(), 2);
+}
+
+fn half_known_batch_is_refused_whole(h: &mut Harness) {
+    let shard = h.shard(1);
+    let thousand = |sequence| batch(&[7; 1000], Some((9, 0, sequence)));
+    let base = h.stored(shard, &thousand(0));
+    for sequence in [1, 500, 999, 1001] {
+        assert_eq!(h.append(shard, &thousand(sequence)), Append::OutOfOrderSequence, "from {sequence}");
+        assert_eq!(h.offsets(shard), (base, base + 1000));
+        assert_eq!(h.read_all(shard).len(), 1);
+    }
+    assert_eq!(h.stored(shard, &thousand(1000)), base + 1000);
+    assert_eq!(h.append(shard, &thousand(0)), Append::Duplicate { base: Offset(base) });
 }
 
 fn apply_is_deterministic(h: &mut Harness) {

@@ -40,9 +40,20 @@ pub struct LogStoreConfig {
     pub memory_origin: Offset,
 }
 
+/// What a journal stripe holds when the logs over it are opened.
+#[derive(Clone, Copy)]
+pub struct StripeContents<'a> {
+    /// Where batches are read back.
+    pub source: &'a Arc<dyn BatchSource>,
+    /// Its segments, ascending.
+    pub segments: &'a [SegmentInfo],
+    /// The last log index of a group that is purged, 0 if none is: entries up to it come in no replay.
+    pub purged: &'a dyn Fn(GroupId) -> u64,
+}
+
 /// Gives the committed entries of a sealed segment, whose index file is lost, to the logs it is handed: in log order per
-/// group, with the calls that apply made, and only entries that are the current ones of their index (an entry that was
-/// overwritten after a change of leader is void).
+/// group, with the calls that apply made, purged ones too, and only entries that are the current ones of their index (an
+/// entry that was overwritten after a change of leader is void).
 pub type Rebuild<'a> =
     &'a mut dyn FnMut(&SegmentInfo, &dyn Fn(GroupId) -> Arc<dyn Log>) -> Result<(), LogError>;
 
@@ -69,23 +80,23 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Opens the logs over the journal's `segments` (ascending). Without a database there is no rocksdb engine: its shards cannot be
+    /// Opens the logs over a stripe of the journal. Without a database there is no rocksdb engine: its shards cannot be
     /// written. Afterwards each group's entries from [`Log::applied`]` + 1` on are to be replayed.
     ///
     /// # Errors
-    /// If the index cannot be read, was written by a later release, or cannot be rebuilt.
+    /// If the index cannot be read, was written by a later release, or cannot be rebuilt; if segments are recycled that no tails
+    /// file tells of: where their shards ended is unknown then (Spec: storage 27).
     pub fn open(
         config: LogStoreConfig,
         disk: &Arc<dyn Disk>,
         database: Option<Arc<Database>>,
-        journal: (&Arc<dyn BatchSource>, &[SegmentInfo]),
+        journal: StripeContents<'_>,
         rebuild: Rebuild<'_>,
     ) -> Result<LogStore, LogError> {
-        let (source, segments) = journal;
         let segments = SegmentStripe::open(
             disk,
             config.index_dir,
-            (source, segments),
+            journal,
             config.tail_cache_bytes,
             &mut |info, log| {
                 // Only the segment engine lost something; the others have their own applied index.

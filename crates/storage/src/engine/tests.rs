@@ -7,7 +7,7 @@ use bytes::Bytes;
 use model::{EngineKind, GroupId, Offset};
 use rt::{Disk, SimDisk};
 
-use super::{LogStore, LogStoreConfig};
+use super::{LogStore, LogStoreConfig, StripeContents};
 use crate::conformance::{MemoryJournal, Subject, log_suite};
 use crate::database::{Database, files_after_kill};
 use crate::journal::Location;
@@ -25,6 +25,8 @@ struct Store {
     tail_cache_bytes: usize,
     /// Entries and batches are given an index here, because the subject is only told of bytes.
     index: u64,
+    /// What the journal was told to purge.
+    purged: u64,
 }
 
 const GROUP: GroupId = GroupId(1);
@@ -45,6 +47,7 @@ impl Store {
             starts: 0,
             tail_cache_bytes,
             index: 0,
+            purged: 0,
         };
         store.open();
         Box::new(store)
@@ -61,13 +64,12 @@ impl Store {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let source: Arc<dyn BatchSource> = self.journal.clone();
         let database = self.database.as_ref().and_then(|(_, database)| database.clone());
-        let opened = LogStore::open(
-            config,
-            &disk,
-            database,
-            (&source, &self.journal.segments()),
-            &mut |segment, _| panic!("segment {} needs no rebuilding", segment.seq),
-        );
+        let purged = self.purged;
+        let contents =
+            StripeContents { source: &source, segments: &self.journal.segments(), purged: &|_| purged };
+        let opened = LogStore::open(config, &disk, database, contents, &mut |segment, _| {
+            panic!("segment {} needs no rebuilding", segment.seq)
+        });
         self.store = Some(opened.expect("open the store"));
     }
 
@@ -107,8 +109,8 @@ impl Subject for Store {
         self.opened().segment_sealed(sealed);
         self.opened().write_footers().expect("write footers");
         let log = self.log();
-        let purged = log.flush().expect("flush");
-        let dead = self.opened().dead_segments(|_| purged).expect("find dead segments");
+        self.purged = log.flush().expect("flush");
+        let dead = self.opened().dead_segments(|_| self.purged).expect("find dead segments");
         for seq in &dead {
             self.journal.recycle(*seq);
         }

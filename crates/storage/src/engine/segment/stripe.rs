@@ -15,6 +15,7 @@ use super::sealed::{Sealed, unusable};
 use super::shard::Run;
 use super::state::{Sealing, State, changed};
 use crate::budget::{Budget, Evict};
+use crate::engine::StripeContents;
 use crate::error::LogError;
 use crate::index::{Contents, GroupRange, IndexFiles, Section, Tails};
 use crate::journal::SegmentInfo;
@@ -43,20 +44,19 @@ pub(crate) struct SegmentStripe {
 }
 
 impl SegmentStripe {
-    /// Opens the index of a stripe whose segments are `segments`, ascending. A sealed segment without a sound footer is rebuilt
-    /// from its entries, unless it is among the last ones: those are left to the caller's replay.
+    /// Opens the index of a stripe. A sealed segment without a sound footer is rebuilt from its entries, unless it is among the
+    /// last ones and no entry of it is purged: it had no footer yet then, and is left to the caller's replay.
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
         dir: PathBuf,
-        journal: (&Arc<dyn BatchSource>, &[SegmentInfo]),
+        journal: StripeContents<'_>,
         cache_bytes: usize,
         rebuild: Rebuild<'_>,
     ) -> Result<Arc<SegmentStripe>, LogError> {
-        let (source, segments) = journal;
         loop {
             let files =
                 IndexFiles::open(disk.clone(), dir.clone()).map_err(|err| LogError::io("open index", err))?;
-            let (stripe, missing) = SegmentStripe::load(files, source.clone(), cache_bytes, segments)?;
+            let (stripe, missing) = SegmentStripe::load(files, journal, cache_bytes)?;
             let Some(missing) = missing else { return Ok(stripe) };
             rebuild(&missing, &|group| stripe.group(group))?;
             if !stripe.seal(&missing)? {
@@ -65,18 +65,18 @@ impl SegmentStripe {
         }
     }
 
-    /// Folds footers. Stops at the first that is damaged, or missing while a later one is there, and names it: the stripe is then as it was
-    /// before that segment.
+    /// Folds footers. Stops at the first that is lost, and names its segment: the stripe is then as it was before that one.
     fn load(
         files: IndexFiles,
-        source: Arc<dyn BatchSource>,
+        journal: StripeContents<'_>,
         cache_bytes: usize,
-        segments: &[SegmentInfo],
     ) -> Result<(Arc<SegmentStripe>, Option<SegmentInfo>), LogError> {
+        let StripeContents { source, segments, purged } = journal;
         let sealed = Sealed::new(files);
         let sealed_segments = || segments.iter().filter(|segment| segment.sealed);
         sealed.remove_strays(|seq| sealed_segments().any(|segment| segment.seq == seq))?;
         let mut tails = sealed.load_tails()?;
+        check_tails(&tails, segments)?;
         let present = sealed.present()?;
         let mut runs = Vec::new();
         let mut pending = VecDeque::new();
@@ -91,7 +91,9 @@ impl SegmentStripe {
                 None if segment.seq < tails.below => {
                     tracing::error!(segment = segment.seq, "footer lost, its records cannot be read");
                 }
-                None if present.last().is_some_and(|last| *last >= segment.seq) => {
+                None if present.last().is_some_and(|last| *last >= segment.seq)
+                    || begins_purged(segment, purged) =>
+                {
                     missing = Some(segment.clone());
                     break;
                 }
@@ -111,7 +113,7 @@ impl SegmentStripe {
         let stripe = SegmentStripe {
             sealed,
             cache: Budget::new(cache_bytes),
-            source,
+            source: source.clone(),
             groups: RwLock::default(),
             told: Mutex::new(told),
             pending: Mutex::new(pending),
@@ -245,6 +247,24 @@ impl SegmentLog {
         self.state.write().seal_order(segment, sealing.applied);
         self.indexed.fetch_max(sealing.applied, Ordering::AcqRel);
     }
+}
+
+/// Refuses tails that do not reach as far as segments were recycled: what these held would be begun again at offset 0.
+fn check_tails(tails: &Tails, segments: &[SegmentInfo]) -> Result<(), LogError> {
+    let first = tails.below.max(1);
+    let kept = segments.iter().map(|segment| segment.seq).filter(|seq| *seq >= first);
+    if kept.zip(first..).all(|(seq, expected)| seq == expected) {
+        Ok(())
+    } else {
+        Err(LogError::Damaged { what: "tails" })
+    }
+}
+
+/// Whether an entry of the segment is purged. Then a footer told of it, and so all entries of the segment were applied.
+fn begins_purged(segment: &SegmentInfo, purged: &dyn Fn(GroupId) -> u64) -> bool {
+    // Group 0 keeps nothing here, and purges by itself.
+    let mut groups = segment.groups.iter().filter(|(group, ..)| *group != GroupId::META);
+    groups.any(|(group, first, _)| *first <= purged(*group))
 }
 
 /// Goes on by one footer: what it tells, and the runs it holds with the offsets after them.

@@ -4,8 +4,10 @@ mod append;
 mod damage;
 mod disk_full;
 mod fixtures;
+mod recycled;
 mod threads;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
