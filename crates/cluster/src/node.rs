@@ -12,7 +12,7 @@ use storage::journal::{
     Driver, Identity, Journal, JournalConfig, JournalError, JournalState, Recovered, RecoveredGroup,
 };
 use storage::kv::{Kv, KvError, RocksKv};
-use storage::{BatchSource, Database, Log, LogError, LogStore, LogStoreConfig};
+use storage::{BatchSource, Database, Log, LogError, LogStore, LogStoreConfig, StripeContents};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::warn;
@@ -402,10 +402,14 @@ fn open_logs(
 ) -> Result<Arc<LogStore>, OpenError> {
     let source: Arc<dyn BatchSource> = Arc::clone(journal) as Arc<dyn BatchSource>;
     let segments = journal.segments();
-    let rebuilt =
-        LogStore::open(config, disk, database.map(Arc::clone), (&source, &segments), &mut |info, log| {
-            rebuild::segment(journal, recovered, info, log)
-        });
+    let purged = |group: GroupId| {
+        let purged = recovered.groups.get(&group).and_then(|found| found.purged);
+        purged.map_or(0, |purged| purged.index)
+    };
+    let contents = StripeContents { source: &source, segments: &segments, purged: &purged };
+    let rebuilt = LogStore::open(config, disk, database.map(Arc::clone), contents, &mut |info, log| {
+        rebuild::segment(journal, recovered, info, log)
+    });
     let logs = Arc::new(rebuilt.map_err(OpenError::Log)?);
     // The logs read from the journal: a strong handle here would keep both alive for ever.
     let sealed = Arc::downgrade(&logs);

@@ -1,6 +1,6 @@
 //! The handle of a stripe: opening, appending, reading, recycling; and the loop of its I/O thread.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,11 +15,13 @@ use super::draft::Limits;
 use super::error::io_error;
 use super::format::ENTRY_HEADER_LEN;
 use super::queue::{Append, Op, Queue, Rejected, Taken, frame_len};
-use super::recovery::{Found, recover};
+use super::recovery::{Found, entries_of, recover};
 use super::spares::{Prepare, Spares};
 use super::stripe::{Finished, Shared, Stripe};
 use super::table::{Counters, SegmentTable, parse_segment_name};
-use super::{Entry, JournalConfig, JournalCounters, JournalError, Location, Payload, Recovered};
+use super::{
+    Entry, JournalConfig, JournalCounters, JournalError, Location, Payload, Recovered, RecoveredEntry,
+};
 
 /// How durable an append is before it is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +209,16 @@ impl Journal {
     /// All segments, by rising sequence number.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         self.shared.table.infos()
+    }
+
+    /// The log entries of a sealed segment, by group and by rising index, as they stand at its end: purged ones too, without
+    /// those that it replaces or truncates itself. Whether a later segment replaced some is not looked at. Reads all of the
+    /// segment; blocks on the disk.
+    ///
+    /// Errors: `NoSegment` if it does not exist or is not sealed; `Corrupt` if any of it is damaged; `Io`.
+    pub fn entries_of(&self, seq: u64) -> Result<BTreeMap<GroupId, VecDeque<RecoveredEntry>>, JournalError> {
+        let sealed = self.shared.table.sealed(seq).ok_or(JournalError::NoSegment { segment: seq })?;
+        entries_of(&self.shared.dir, seq, sealed)
     }
 
     /// Calls `observer` for each segment that is sealed from now on, on the I/O thread, before the appends that caused

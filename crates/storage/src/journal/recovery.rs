@@ -3,7 +3,7 @@
 //! The newest segment is read first. Its checkpoint and what follows say what is purged and which segments should
 //! exist; older segments are read only if they hold log entries above that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::error::io_error;
 use super::format::{ALIGN, BadHeader, EntryHeader, SEGMENT_HEADER_LEN, SegmentHeader, VERSION};
 use super::scan::{Ends, Expected, Scanned, SegmentReader, find_salt, scan};
 use super::stripe::{Active, Position, widen_by};
-use super::table::{Segment, segment_path};
+use super::table::{SealedFile, Segment, segment_path};
 use super::{
     EntryKind, JournalConfig, JournalError, Location, LogPosition, Payload, Quarantined, Recovered,
     RecoveredEntry, RecoveredGroup,
@@ -120,6 +120,47 @@ pub(crate) fn recover(
     }
     recovery.state.apply_all(last.facts);
     recovery.finish(files, listed, last.scanned, last.at)
+}
+
+/// The log entries of one sealed segment by itself: see [`Journal::entries_of`](super::Journal::entries_of).
+pub(crate) fn entries_of(
+    dir: &Path,
+    seq: u64,
+    sealed: SealedFile,
+) -> Result<BTreeMap<GroupId, VecDeque<RecoveredEntry>>, JournalError> {
+    let path = segment_path(dir, seq);
+    let mut reader = SegmentReader::new(sealed.file, sealed.bytes);
+    let header = reader.bytes(0, SEGMENT_HEADER_LEN).map_err(io_error("read", &path))?;
+    let Some(Ok(header)) = header.map(SegmentHeader::decode) else {
+        return Err(JournalError::Corrupt { segment: seq, offset: 0 });
+    };
+    let offset = SEGMENT_HEADER_LEN as u64;
+    let mut at = Expected { offset, frame: header.first_frame, prev_crc: Some(header.prev_crc) };
+    let mut logs: BTreeMap<GroupId, RecoveredGroup> = BTreeMap::new();
+    let mut visit = |offset: u64, frame: &[u8], entries: &[(EntryHeader, usize)]| {
+        for (header, payload_at) in entries {
+            let payload = &frame[*payload_at..*payload_at + header.len as usize];
+            match fact(seq, offset + *payload_at as u64, header, payload) {
+                Some(Fact::Append(group, entry)) => logs.entry(group).or_default().append(entry),
+                Some(Fact::Truncate(group, index)) => logs.entry(group).or_default().truncate(index),
+                Some(
+                    Fact::Checkpoint(_)
+                    | Fact::Recycled(_)
+                    | Fact::Purge(..)
+                    | Fact::Vote(..)
+                    | Fact::Committed(..),
+                )
+                | None => {}
+            }
+        }
+    };
+    let ends = sealed.end.map_or(Ends::Somewhere, Ends::Before);
+    let scanned = scan(&mut reader, header.salt as u32, &mut at, ends, &mut visit);
+    let scanned = scanned.map_err(io_error("read", &path))?;
+    match scanned.damage.first() {
+        Some((offset, _)) => Err(JournalError::Corrupt { segment: seq, offset: *offset }),
+        None => Ok(logs.into_iter().map(|(group, log)| (group, log.entries)).collect()),
+    }
 }
 
 struct Recovery<'a> {

@@ -42,6 +42,14 @@ impl Segment {
     }
 }
 
+/// A sealed segment that is to be read from its beginning.
+pub(crate) struct SealedFile {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) bytes: u64,
+    /// As in [`Segment`].
+    pub(crate) end: Option<u64>,
+}
+
 /// All segments of the stripe by sequence number.
 ///
 /// Lock order: a leaf. Held for map operations only, never over I/O.
@@ -57,6 +65,13 @@ impl SegmentTable {
 
     pub(crate) fn is_sealed(&self, seq: u64) -> bool {
         self.segments.read().get(&seq).is_some_and(|segment| segment.sealed)
+    }
+
+    /// File, size and end of a sealed segment; `None` if it is not there or not sealed.
+    pub(crate) fn sealed(&self, seq: u64) -> Option<SealedFile> {
+        let segments = self.segments.read();
+        let segment = segments.get(&seq).filter(|segment| segment.sealed)?;
+        Some(SealedFile { file: Arc::clone(&segment.file), bytes: segment.bytes, end: segment.end })
     }
 
     /// Takes a sealed segment out; `None` if it is not there or not sealed.

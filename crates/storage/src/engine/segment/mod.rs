@@ -92,44 +92,10 @@ impl Log for SegmentLog {
 
     fn read(&self, shard: ShardId, from: Offset, bytes_max: usize) -> Result<Vec<StoredBatch>, LogError> {
         let mut batches: Vec<StoredBatch> = Vec::new();
-        let mut size = 0;
-        let mut next = from.0;
-        loop {
-            let found = self.with_shard(shard, |found| {
-                let offsets = offsets(found);
-                if (next < offsets.start.0 || next > offsets.end.0) && batches.is_empty() {
-                    return Err(LogError::OutOfRange { start: offsets.start, end: offsets.end });
-                }
-                Ok(found.map_or(Found::End, |found| found.find(next, bytes_max.saturating_sub(size))))
-            })??;
-            let extents = match found {
-                Found::End => return Ok(batches),
-                Found::Cached(cached) => {
-                    for batch in cached {
-                        if !push_within(&mut batches, &mut size, bytes_max, batch) {
-                            break;
-                        }
-                    }
-                    return Ok(batches);
-                }
-                Found::Extents(extents) => extents,
-                Found::Sealed(segment) => {
-                    let extents = self.stripe.sealed.extents(segment, shard, self.group)?;
-                    let first = extents.partition_point(|extent| extent.end() <= next);
-                    extents_from(extents[first..].iter().copied(), next, bytes_max.saturating_sub(size))
-                }
-            };
-            if extents.first().is_none_or(|first| first.base > next) {
-                return Err(LogError::Damaged { what: "extent index" });
-            }
-            for extent in &extents {
-                if size + extent.len as usize > bytes_max && !batches.is_empty() {
-                    return Ok(batches);
-                }
-                let Some(batch) = self.fetch(shard, extent)? else { return Ok(batches) };
-                push_within(&mut batches, &mut size, bytes_max, batch);
-                next = extent.end();
-            }
+        match self.read_into(&mut batches, shard, from, bytes_max) {
+            // What lies behind them is told to whoever asks for it: damage must not hide its neighbours.
+            Err(_) if !batches.is_empty() => Ok(batches),
+            read => read.map(|()| batches),
         }
     }
 
@@ -216,6 +182,56 @@ impl SegmentLog {
             return Err(LogError::Dropped);
         }
         Ok(look(state.shard(shard)))
+    }
+
+    /// Reads on behind `batches` until `bytes_max` or the end.
+    fn read_into(
+        &self,
+        batches: &mut Vec<StoredBatch>,
+        shard: ShardId,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<(), LogError> {
+        let mut size = 0;
+        let mut next = from.0;
+        loop {
+            let found = self.with_shard(shard, |found| {
+                let offsets = offsets(found);
+                if (next < offsets.start.0 || next > offsets.end.0) && batches.is_empty() {
+                    return Err(LogError::OutOfRange { start: offsets.start, end: offsets.end });
+                }
+                Ok(found.map_or(Found::End, |found| found.find(next, bytes_max.saturating_sub(size))))
+            })??;
+            let extents = match found {
+                Found::End => return Ok(()),
+                Found::Cached(cached) => {
+                    for batch in cached {
+                        if !push_within(batches, &mut size, bytes_max, batch) {
+                            break;
+                        }
+                    }
+                    return Ok(());
+                }
+                Found::Lost => return Err(LogError::Damaged { what: "footer" }),
+                Found::Extents(extents) => extents,
+                Found::Sealed(segment) => {
+                    let extents = self.stripe.sealed.extents(segment, shard, self.group)?;
+                    let first = extents.partition_point(|extent| extent.end() <= next);
+                    extents_from(extents[first..].iter().copied(), next, bytes_max.saturating_sub(size))
+                }
+            };
+            if extents.first().is_none_or(|first| first.base > next) {
+                return Err(LogError::Damaged { what: "extent index" });
+            }
+            for extent in &extents {
+                if size + extent.len as usize > bytes_max && !batches.is_empty() {
+                    return Ok(());
+                }
+                let Some(batch) = self.fetch(shard, extent)? else { return Ok(()) };
+                push_within(batches, &mut size, bytes_max, batch);
+                next = extent.end();
+            }
+        }
     }
 
     /// Reads a batch from the journal and checks it. `None` if the shard was trimmed beyond it meanwhile, so that its segment may

@@ -182,8 +182,11 @@ impl Sealed {
             Some(file) => Tails::decode(&file).map_err(|err| unusable(err, "tails"))?,
             None => Tails::default(),
         };
-        let segments: Vec<u64> =
-            self.segments.read().range(tails.below..=last).map(|(seq, _)| *seq).collect();
+        // A write that failed in its last step may have left a file that is ahead; it is written again, to be durable.
+        let segments: Vec<u64> = {
+            let segments = self.segments.read();
+            segments.range(tails.below..).map(|(seq, _)| *seq).take_while(|seq| *seq <= last).collect()
+        };
         for seq in segments {
             tails.fold(&*self.footer(seq)?).map_err(|err| unusable(err, "footer"))?;
         }

@@ -82,6 +82,8 @@ pub(super) enum Found {
     Extents(Vec<Extent>),
     /// The footer of this segment knows.
     Sealed(u64),
+    /// The only footer that knew is lost.
+    Lost,
 }
 
 impl CachedBatch {
@@ -158,7 +160,7 @@ impl Shard {
             return Found::Extents(extents_from(extents.copied(), from, bytes_max));
         }
         let after = self.runs.partition_point(|run| run.base <= from);
-        after.checked_sub(1).map_or(Found::End, |run| Found::Sealed(self.runs[run].segment))
+        after.checked_sub(1).map_or(Found::Lost, |run| Found::Sealed(self.runs[run].segment))
     }
 
     /// Cached batches from the one that holds `from`, if that one is cached.

@@ -10,7 +10,8 @@ fn holds_old_frames(segment: &[u8]) -> bool {
     let blocks = (SEGMENT_HEADER_LEN..segment.len()).step_by(ALIGN);
     blocks.map(|at| &segment[at..]).any(|rest| {
         let header = FrameHeader::decode(rest).filter(|header| header.salt != own);
-        header.is_some_and(|header| rest.len() >= header.len as usize && header.is_intact(rest))
+        let frame = header.and_then(|header| Some((header, rest.get(..header.len as usize)?)));
+        frame.is_some_and(|(header, bytes)| header.is_intact(bytes))
     })
 }
 
@@ -39,7 +40,10 @@ fn old_frames_stay_dead_at_every_step_into_a_recycled_file() {
             assert!(recovered.quarantined.is_empty() && recovered.missing_segments.is_empty());
             assert_eq!(recovered.groups[&G].purged.unwrap().index, first - 1);
             let entries = live(&reopened, &recovered);
-            assert_eq!(entries.iter().map(|(index, _)| *index).collect::<Vec<_>>(), (first..next).collect::<Vec<_>>());
+            assert_eq!(
+                entries.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
+                (first..next).collect::<Vec<_>>()
+            );
             assert!(entries.iter().all(|(index, body)| body.iter().all(|byte| *byte == *index as u8)));
         }
     }
