@@ -154,16 +154,18 @@ impl Group {
 
     /// Refuses what is queued and what comes later.
     pub(crate) fn close(&self) {
+        self.inner.queue.lock().closed = true;
+        self.refuse_waiting(SubmitError::Stopped);
+        self.inner.wake.notify_one();
+    }
+
+    fn refuse_waiting(&self, error: SubmitError) {
         let waiting = {
             let mut queue = self.inner.queue.lock();
-            queue.closed = true;
             queue.bytes = 0;
             std::mem::take(&mut queue.waiting)
         };
-        for (_, done) in waiting {
-            done(Err(SubmitError::Stopped));
-        }
-        self.inner.wake.notify_one();
+        waiting.into_iter().for_each(|(_, done)| done(Err(error)));
     }
 
     /// Proposes what is queued, as few and as large entries as the journal's pace allows, until the group is closed.
@@ -179,7 +181,15 @@ impl Group {
             if is_done {
                 return;
             }
-            self.inner.wake.notified().await;
+            // Entries in flight wait for space, perhaps for long: nobody is to wait behind them.
+            let is_stalled = handle.is_stalled();
+            if is_stalled {
+                self.refuse_waiting(SubmitError::DiskFull);
+            }
+            tokio::select! {
+                () = self.inner.wake.notified() => {}
+                () = handle.stalled(), if !is_stalled => {}
+            }
         }
     }
 

@@ -102,6 +102,17 @@ impl GroupHandle {
         self.shared.health.is_stalled()
     }
 
+    /// Resolves when the disk is full, as [`is_stalled`](GroupHandle::is_stalled) tells it. Costs nothing while it is not.
+    pub async fn stalled(&self) {
+        loop {
+            let changed = self.shared.health.stall_changed.notified();
+            if self.is_stalled() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Resolves when an entry proposed now would be written at once: no proposal waits and fewer than
     /// [`Limits::in_flight_max`](crate::Limits) are on their way. Whoever bundles many commands into one
     /// entry waits for this and then bundles what has come in meanwhile.

@@ -22,6 +22,8 @@ pub(crate) struct Health {
     stalled: AtomicBool,
     /// Told of every change here, and whenever the group's queue became shorter.
     pub(crate) changed: Notify,
+    /// Told only when entries begin or cease to wait for space.
+    pub(crate) stall_changed: Notify,
 }
 
 impl Health {
@@ -45,6 +47,7 @@ impl Health {
     pub(crate) fn set_stalled(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::Release);
         self.changed.notify_waiters();
+        self.stall_changed.notify_waiters();
     }
 
     /// Whether entries wait for space on the disk.

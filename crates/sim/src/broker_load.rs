@@ -1,9 +1,9 @@
-//! A load on a whole node: one core, one publisher, a row that counts up; all on a disk that loses power.
+//! A load on a whole node: one core, one publisher, one idempotent producer, a row that counts up, and somebody who reads;
+//! all on a disk that loses power.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use broker::{
     Broker, BrokerConfig, Core, Event, Foundation, Guarantee, Message, Outside, Place, Publisher, Retain,
@@ -12,18 +12,18 @@ use broker::{
 use bytes::Bytes;
 use cluster::{JournalDriver, Node, NodeConfig, RowStores};
 use model::batch::Records;
-use model::{GroupId, MAX_DECODED_BATCH_BYTES, Offset, TenantId, TopicName};
+use model::{GroupId, MAX_DECODED_BATCH_BYTES, Offset, ShardId, TenantId, TopicName};
 use rt::{Disk, Fault, Rng, SeededRng, Shutdown, SimDisk, SystemClock, Tasks};
 use storage::kv::{Kv, MapKv};
 use testkit::Inbox;
 use tokio::runtime::Builder;
-use tokio::task::{LocalSet, yield_now};
-use tokio::time::advance;
+use tokio::task::LocalSet;
+
+use crate::producer::Producer;
+use crate::turns::{patiently, step};
 
 /// Topics that are published to.
 const TOPICS: [&str; 3] = ["a", "a/b", "c"];
-/// Times that everything that is ready may run before a silent disk counts as a crash.
-const PATIENCE: usize = 2_000;
 /// Times that everything that is ready may run before a life ends.
 const TAIL: usize = 200;
 /// The row that counts up.
@@ -38,6 +38,9 @@ pub struct BrokerLoad {
     next: u64,
     /// By topic: what was pushed, and whether it was acknowledged.
     pushed: BTreeMap<&'static str, Vec<(u64, bool)>>,
+    /// By topic: what a reader was shown, from offset 0 on.
+    shown: BTreeMap<&'static str, Vec<u64>>,
+    producer: Producer,
     row_pushed: u64,
     row_acknowledged: u64,
 }
@@ -62,6 +65,8 @@ impl BrokerLoad {
             rows: BTreeMap::new(),
             next: 0,
             pushed: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            producer: Producer::default(),
             row_pushed: 0,
             row_acknowledged: 0,
         }
@@ -136,11 +141,16 @@ impl BrokerLoad {
         self.disk.list(Path::new("/")).is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound)
     }
 
-    /// Everything acknowledged is there, once, in order, at dense offsets; nothing is there that was not pushed.
-    /// Answers false if the power went meanwhile.
-    async fn check(&self, life: &Life) -> bool {
+    /// Batches of the idempotent producer that were acknowledged so far.
+    pub fn produced(&self) -> usize {
+        self.producer.acknowledged()
+    }
+
+    /// Everything acknowledged is there, once, in order, at dense offsets; nothing is there that was not pushed; whatever
+    /// somebody has read is at its offset. Answers false if the power went meanwhile.
+    async fn check(&mut self, life: &Life) -> bool {
         for topic in TOPICS {
-            let Some(found) = self.stored(life, topic).await else { return false };
+            let Some(found) = self.look(life, topic).await else { return false };
             let pushed = self.pushed.get(topic).map_or(&[][..], |pushed| &pushed[..]);
             assert!(found.is_sorted_by(|a, b| a < b), "{topic}: each once, in order: {found:?}");
             for number in &found {
@@ -156,6 +166,9 @@ impl BrokerLoad {
                 );
             }
         }
+        if !self.producer.check(&life.core).await {
+            return false;
+        }
         let place = Place::ByKey(Bytes::from_static(ROW));
         let Some(row) = patiently(life.core.rows().get(&place, Bytes::from_static(ROW))).await else {
             return false;
@@ -167,26 +180,17 @@ impl BrokerLoad {
         true
     }
 
-    async fn stored(&self, life: &Life, topic: &str) -> Option<Vec<u64>> {
+    /// Reads a topic as a consumer does: what was there at an earlier look, in whatever life, is there still.
+    async fn look(&mut self, life: &Life, topic: &'static str) -> Option<Vec<u64>> {
         let name = TopicName::new(topic).expect("legal");
         let tenant = TenantId::default();
-        let Some(topic) = patiently(life.core.find_topic(&tenant, &name)).await?.ok()? else {
-            return Some(Vec::new());
+        let found = match patiently(life.core.find_topic(&tenant, &name)).await?.ok()? {
+            Some(topic) => read_numbers(&life.core, topic.shards[0]).await?,
+            None => Vec::new(),
         };
-        let (shard, mut from, mut found) = (topic.shards[0], Offset::ZERO, Vec::new());
-        loop {
-            let batches = patiently(life.core.read(shard, from, 1 << 20)).await?.ok()?;
-            let Some(last) = batches.last() else { break };
-            for batch in &batches {
-                assert_eq!(batch.base, from, "offsets are dense");
-                let records = Records::decode(&batch.bytes, MAX_DECODED_BATCH_BYTES).expect("a sound batch");
-                let values = records.iter().map(|record| record.value().expect("a value").try_into());
-                found.extend(values.map(|value| u64::from_be_bytes(value.expect("eight bytes"))));
-                from = batch.end();
-            }
-            from = last.end();
-        }
-        assert_eq!(life.core.offsets(shard).ok()?.end, Offset(found.len() as u64));
+        let shown = self.shown.entry(topic).or_default();
+        assert!(found.starts_with(shown), "{topic}: {shown:?} was shown before, now there is {found:?}");
+        shown.clone_from(&found);
         Some(found)
     }
 
@@ -198,6 +202,8 @@ impl BrokerLoad {
             match self.choices.below(10) {
                 0 => life.node.keep_house(),
                 1 | 2 if !self.count_up(life).await => return,
+                3 if self.look(life, TOPICS[0]).await.is_none() => return,
+                4 if !self.producer.send(&life.core, &self.choices).await => return,
                 _ => {}
             }
             for _ in 0..self.choices.below(30) {
@@ -257,21 +263,21 @@ impl BrokerLoad {
     }
 }
 
-/// Lets everything run that is ready, and time go on a little.
-async fn step() {
-    yield_now().await;
-    advance(Duration::from_micros(100)).await;
-}
-
-/// The answer of a future, or `None` if none comes however long everything that is ready runs.
-async fn patiently<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    for _ in 0..PATIENCE {
-        let ready = std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await;
-        if let std::task::Poll::Ready(answer) = ready {
-            return Some(answer);
+/// All numbers of a shard, which must be dense. `None` if the power went meanwhile.
+pub(crate) async fn read_numbers(core: &Core, shard: ShardId) -> Option<Vec<u64>> {
+    let (mut from, mut found) = (Offset::ZERO, Vec::new());
+    loop {
+        let batches = patiently(core.read(shard, from, 1 << 20)).await?.ok()?;
+        let Some(last) = batches.last() else { break };
+        for batch in &batches {
+            assert_eq!(batch.base, from, "offsets are dense");
+            let records = Records::decode(&batch.bytes, MAX_DECODED_BATCH_BYTES).expect("a sound batch");
+            let values = records.iter().map(|record| record.value().expect("a value").try_into());
+            found.extend(values.map(|value| u64::from_be_bytes(value.expect("eight bytes"))));
+            from = batch.end();
         }
-        step().await;
+        from = last.end();
     }
-    None
+    assert_eq!(core.offsets(shard).ok()?.end, Offset(found.len() as u64));
+    Some(found)
 }

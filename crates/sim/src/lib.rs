@@ -5,8 +5,13 @@
 
 mod broker_load;
 mod journal_load;
+mod lives;
+mod producer;
 mod seeds;
+mod turns;
 
 pub use broker_load::BrokerLoad;
 pub use journal_load::JournalLoad;
+pub use lives::Lives;
 pub use seeds::each_seed;
+pub use turns::{patiently, step};
