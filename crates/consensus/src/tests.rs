@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::GroupId;
-use rt::{Fault, Shutdown, SimDisk, Tasks};
+use rt::{DiskOp, Fault, Shutdown, SimDisk, Tasks};
 use storage::journal::{Journal, LogPosition, Payload, RecoveredGroup};
 
 use crate::fixture::{NODE, Tally, TestJournal, payload};
@@ -399,4 +399,31 @@ fn no_power_loss_loses_what_was_acknowledged() {
             groups.shutdown().await;
         });
     }
+}
+
+/// Spec: storage 10. A node of one voter votes for itself at every start: were a vote lost, it would lead a term twice.
+#[test]
+fn no_power_loss_brings_a_term_back() {
+    run(async {
+        let (disk, machine) = (SimDisk::new(), Tally::default());
+        disk.record();
+        for life in 0..3 {
+            let (groups, handle) = open(&TestJournal::Simulated(disk.clone()), &machine).await;
+            disk.mark(handle.status().term);
+            propose_all(&handle, numbers(life * 5..life * 5 + 5)).await;
+            groups.shutdown().await;
+        }
+        let (ops, mut term) = (disk.recorded(), 0);
+        for end in 1..=ops.len() {
+            if let DiskOp::Mark(served) = ops[end - 1] {
+                assert!(served > term, "every start is a new term");
+                term = served;
+            }
+            let after = SimDisk::replay(&ops[..end]).unwrap().crash(end as u64);
+            let (groups, handle) = open(&TestJournal::Simulated(after), &Tally::default()).await;
+            assert!(handle.status().term > term, "after change {end}: term {term} was served before");
+            groups.shutdown().await;
+        }
+        assert!(term >= 3, "three lives: {term}");
+    });
 }

@@ -2,6 +2,7 @@
 
 use rt::{DiskOp, Fault, Rng, SeededRng, SimDisk};
 use sim::{JournalLoad, each_seed};
+use storage::journal::JournalError;
 
 /// Work, lose power at a random change of the disk, open, check, go on.
 #[test]
@@ -54,4 +55,34 @@ fn every_crash_point_of_a_run_opens_to_what_was_acknowledged() {
         }
         assert_eq!(synced, load.synced());
     }
+}
+
+/// Spec: storage 3. Each sync of a run fails once, and the disk answers well again afterwards.
+#[test]
+fn whichever_sync_fails_nothing_is_acknowledged_on_the_strength_of_a_later_one() {
+    let mut sealed = 0;
+    for after in 0..120 {
+        let disk = SimDisk::new();
+        disk.inject(Fault::SyncError { after }).unwrap();
+        // The first spare is made while it opens.
+        let Ok(mut load) = JournalLoad::start(disk, after) else { continue };
+        for _ in 0..150 {
+            load.step();
+            if load.error().is_some() {
+                break;
+            }
+        }
+        load.settle();
+        if let Some(JournalError::Sealed) = load.error() {
+            let synced = load.synced();
+            for _ in 0..10 {
+                load.step();
+            }
+            load.settle();
+            assert_eq!(load.synced(), synced, "sync {after}: the failure is for good");
+            sealed += 1;
+        }
+        load.crash().unwrap();
+    }
+    assert!(sealed > 60, "most syncs are of frames: {sealed}");
 }

@@ -1,6 +1,8 @@
 //! A group's Raft log: an index in memory over what the journal holds. `index` is the data structure,
 //! `writer` brings entries into the journal, `store` is what openraft sees of both.
 
+#[cfg(test)]
+mod crash;
 mod index;
 mod store;
 #[cfg(test)]
