@@ -264,7 +264,8 @@ fn check_tails(tails: &Tails, segments: &[SegmentInfo]) -> Result<(), LogError> 
 fn begins_purged(segment: &SegmentInfo, purged: &dyn Fn(GroupId) -> u64) -> bool {
     // Group 0 keeps nothing here, and purges by itself.
     let mut groups = segment.groups.iter().filter(|(group, ..)| *group != GroupId::META);
-    groups.any(|(group, first, _)| *first <= purged(*group))
+    // A log begins with entry 0, and 0 says that nothing is purged.
+    groups.any(|(group, first, _)| (1.max(*first)..).contains(&purged(*group)))
 }
 
 /// Goes on by one footer: what it tells, and the runs it holds with the offsets after them.

@@ -246,6 +246,20 @@ fn storage_8_a_lost_footer_whose_entries_are_purged_is_rebuilt_from_the_segment(
     }
 }
 
+#[test]
+fn a_segment_that_had_no_footer_yet_is_left_to_replay() {
+    let mut rig = Rig::new();
+    // A log's first entry is consensus' own, and has index 0.
+    rig.journal.append(GROUP, 0, b"");
+    rig.append(GROUP, 1, one(1), &batch(&[1], None));
+    rig.journal.seal();
+    rig.append(GROUP, 2, one(1), &batch(&[2], None));
+    rig.restart(false);
+    assert_eq!((rig.log(GROUP).applied(), rig.rebuilt.borrow().len()), (0, 0));
+    rig.restart(true);
+    assert_eq!((rig.read(GROUP, one(1)).len(), rig.rebuilt.borrow().len()), (2, 0));
+}
+
 /// One shard with batches in segments 1 and 3, and nothing readable in segment 2, which is recycled.
 fn pinned() -> Rig {
     let rig = Rig::new();
