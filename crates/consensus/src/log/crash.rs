@@ -9,6 +9,7 @@ use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use rt::{DiskOp, Fault, Rng, SeededRng, SimDisk};
+use storage::journal::Journal;
 
 use super::{GroupLog, LogIndex, Stripe};
 use crate::codec::decode_vote;
@@ -33,10 +34,11 @@ impl Held {
     }
 }
 
-fn open(disk: &SimDisk) -> GroupLog {
+fn open(disk: &SimDisk) -> (Arc<Journal>, GroupLog) {
     let (journal, found) = TestJournal::Simulated(disk.clone()).open(GROUP);
     assert!(found.vote.is_none() && found.entries.is_empty(), "a new disk holds nothing");
-    GroupLog::new(GROUP, Stripe::new(journal), LogIndex::new(1 << 20), Arc::new(Health::default()))
+    let stripe = Stripe::new(journal.clone());
+    (journal, GroupLog::new(GROUP, stripe, LogIndex::new(1 << 20), Arc::new(Health::default())))
 }
 
 /// What a restart finds.
@@ -53,6 +55,7 @@ fn recover(disk: &SimDisk) -> Held {
 
 /// A log that is asked for random things, and what it should hold after each.
 struct Load {
+    journal: Arc<Journal>,
     log: GroupLog,
     disk: SimDisk,
     rng: SeededRng,
@@ -64,7 +67,15 @@ impl Load {
     fn new(seed: u64) -> Load {
         let disk = SimDisk::new();
         disk.record();
-        Load { log: open(&disk), disk, rng: SeededRng::new(seed), history: vec![Held::default()] }
+        let (journal, log) = open(&disk);
+        Load { journal, log, disk, rng: SeededRng::new(seed), history: vec![Held::default()] }
+    }
+
+    /// Waits for the thread that makes spare segments: it syncs, too, and must not meet a fault that is meant for a vote.
+    fn calm(&self) {
+        while self.journal.spares_ready() < 2 {
+            std::thread::yield_now();
+        }
     }
 
     fn held(&self) -> Held {
@@ -177,6 +188,7 @@ fn a_vote_that_could_not_be_synced_is_not_answered_and_a_stopped_log_gives_no_ot
     run(async {
         let mut load = Load::new(1);
         load.log.save_vote(&Vote::new(1, 0)).await.expect("the disk is well");
+        load.calm();
         load.disk.inject(Fault::SyncError { after: 0 }).expect("not about a file");
         load.log.save_vote(&Vote::new(2, 1)).await.expect_err("it is not durable");
         load.log.save_vote(&Vote::new(2, 2)).await.expect_err("the disk is well again, which proves nothing");
