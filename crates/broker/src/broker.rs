@@ -12,6 +12,7 @@ use crate::delivery::{Delivery, Subscriber};
 use crate::message::{Published, Publisher};
 use crate::routing::Filter;
 use crate::rows::Rows;
+use crate::share::{ShareJoin, ShareMember, SharedDelivery};
 use crate::topic::{Topic, TopicSpec};
 
 /// The broker as one core sees it: what a front may ask for.
@@ -122,6 +123,13 @@ pub trait Broker: Clone + 'static {
         sink: Rc<dyn Sink>,
     ) -> impl Future<Output = Result<SessionLease, Error>>;
 
+    /// Joins a shared subscription: each of its records goes to one member, as [`Event::Shared`]. A share that begins here
+    /// begins with the present.
+    fn join_share(&self, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMember;
+
+    /// The session `client` begins anew: no share waits for it any more. (The broker does the same when a session ends.)
+    fn forget_shares(&self, tenant: &TenantId, client: &str);
+
     /// Replicated rows, for state that a front keeps: consumer groups, packet identifiers, schedules.
     fn rows(&self) -> Rows;
 
@@ -164,6 +172,8 @@ pub enum Event {
     Published(Published),
     /// Records for a subscriber that keeps up.
     Delivery(Delivery),
+    /// Records of a shared subscription, which wait to be settled.
+    Shared(SharedDelivery),
     /// Another connection claims the session: stop delivering, answer with the state to hand over.
     TakeOver(TakeOver),
 }

@@ -11,11 +11,11 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use cluster::Group;
 use model::{Error, ErrorKind, Offset, ShardId, TenantId, TopicName};
-use storage::{Append, LogError, StoredBatch};
+use storage::{Append, LogError, Position, StoredBatch};
 use tokio::sync::{Notify, oneshot};
 
-use crate::broker::Event;
-use crate::delivery::{Batch, Delivery, Pick, Picked};
+use crate::broker::{Event, Sink};
+use crate::delivery::{Batch, Cursor, Delivery, Pick, Picked};
 use crate::dispatch::{CoreTargets, MatchCache, address};
 use crate::lifecycle;
 use crate::message::Message;
@@ -32,6 +32,9 @@ pub struct Core {
     inner: Rc<Inner>,
 }
 
+/// Where the members of shares are told, by member.
+pub(crate) type ShareSinks = AHashMap<u64, Rc<dyn Sink>>;
+
 struct Inner {
     id: u16,
     shared: Arc<Shared>,
@@ -42,6 +45,10 @@ struct Inner {
     next_subscriber: Cell<u64>,
     cache: RefCell<MatchCache>,
     owned: RefCell<OwnedSessions>,
+    /// Members of shares that are connected to this core.
+    share_sinks: RefCell<ShareSinks>,
+    /// Feeds of shares that run on this core.
+    feeds: Cell<usize>,
     /// Messages whose topic is being opened.
     parked: RefCell<AHashMap<(TenantId, TopicName), Vec<Parked>>>,
     /// Told at the end of each turn.
@@ -64,6 +71,8 @@ impl Core {
             next_subscriber: Cell::new(1),
             cache: RefCell::default(),
             owned: RefCell::default(),
+            share_sinks: RefCell::default(),
+            feeds: Cell::new(0),
             parked: RefCell::default(),
             turned: Notify::new(),
         };
@@ -94,9 +103,12 @@ impl Core {
         }
     }
 
-    /// Returns when all that was pushed is decided. For the end, when nothing new comes; [`Core::run`] must go on.
+    /// Returns when all that was pushed is decided, and the shares without members are put down. For the end, when nothing new comes; [`Core::run`] must go on.
     pub async fn settled(&self) {
-        let is_settled = || self.inner.parked.borrow().is_empty() && self.inner.outbox.borrow().is_settled();
+        let inner = &self.inner;
+        let is_settled = || {
+            inner.parked.borrow().is_empty() && inner.outbox.borrow().is_settled() && inner.feeds.get() == 0
+        };
         while !is_settled() {
             self.inner.turned.notified().await;
         }
@@ -112,6 +124,7 @@ impl Core {
             CoreEvent::Decided { flight, outcome } => {
                 self.inner.outbox.borrow_mut().decided(flight, &outcome)
             }
+            CoreEvent::Shared { member, delivery } => self.tell_member(member, delivery),
             CoreEvent::TakeOver { epoch, answer } => sessions::take_over(self, epoch, answer),
         }
     }
@@ -219,6 +232,30 @@ impl Core {
 
     pub(crate) fn owned_sessions(&self) -> RefMut<'_, OwnedSessions> {
         self.inner.owned.borrow_mut()
+    }
+
+    pub(crate) fn share_sinks(&self) -> RefMut<'_, ShareSinks> {
+        self.inner.share_sinks.borrow_mut()
+    }
+
+    /// A feed begins on this core.
+    pub(crate) fn feed_began(&self) {
+        self.inner.feeds.set(self.inner.feeds.get() + 1);
+    }
+
+    /// A feed of this core ended.
+    pub(crate) fn feed_ended(&self) {
+        self.inner.feeds.set(self.inner.feeds.get().saturating_sub(1));
+        self.inner.turned.notify_waiters();
+    }
+
+    /// The cursor of whoever has everything that is readable now.
+    pub(crate) fn present(&self) -> Cursor {
+        let mut cursor = Cursor::default();
+        for group in self.groups() {
+            cursor.set(group.id(), Position::end_of(group.log().applied()));
+        }
+        cursor
     }
 
     pub(crate) fn own(&self, epoch: u64, owned: Owned) {

@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::core_thread::Core;
 use crate::node::SessionKey;
 use crate::rows::Place;
-use crate::{captures, lifecycle, sessions, topics};
+use crate::{captures, lifecycle, sessions, share, topics};
 
 /// Rows that one scan at the start asks for.
 const SCAN_ROWS: usize = 1024;
@@ -55,7 +55,7 @@ impl Endings {
 }
 
 impl Core {
-    /// Reads what a restart needs: endings of sessions, captures, topics whose removal was interrupted. On one core, before
+    /// Reads what a restart needs: endings of sessions, shares that wait for theirs, captures, topics whose removal was interrupted. On one core, before
     /// connections are accepted.
     pub async fn recover(&self) -> Result<(), Error> {
         let (ready, captures) = oneshot::channel();
@@ -71,6 +71,8 @@ impl Core {
                 }
             })
             .await?;
+            self.each_row(&place, share::PREFIX, |key, value| self.shared().shares.restore(&key, value))
+                .await?;
             let mut dropping = Vec::new();
             self.each_row(&place, b"d", |_, value| dropping.push(value)).await?;
             for topic in dropping.into_iter().filter_map(topics::decode) {

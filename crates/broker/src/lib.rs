@@ -23,6 +23,7 @@ pub mod routing;
 mod rows;
 mod rows_store;
 mod sessions;
+mod share;
 mod subscriber;
 mod topic;
 mod topics;
@@ -34,6 +35,7 @@ pub use delivery::{Batch, CatchUp, Cursor, Delivery, Pick, Picked, Start, Subscr
 pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
+pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};
 
 /// What the seam's signatures say of the log below, so that a front need not know `storage`.

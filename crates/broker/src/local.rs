@@ -14,6 +14,7 @@ use crate::delivery::Delivery;
 use crate::outbox::kind_of;
 use crate::publisher::Publisher;
 use crate::rows::Rows;
+use crate::share::{self, ShareJoin, ShareMember};
 use crate::subscriber::Subscriber;
 use crate::topic::{Topic, TopicSpec};
 use crate::{lifecycle, retained, sessions};
@@ -102,6 +103,14 @@ impl Broker for Core {
             return Err(Error::new(ErrorKind::Invalid, "claim a session"));
         }
         sessions::claim(self.clone(), tenant.clone(), id.into(), sink).await
+    }
+
+    fn join_share(&self, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMember {
+        share::join(self, join, sink)
+    }
+
+    fn forget_shares(&self, tenant: &TenantId, client: &str) {
+        share::forget(self, tenant, client);
     }
 
     fn rows(&self) -> Rows {

@@ -20,6 +20,7 @@ use crate::delivery::Batch;
 use crate::dispatch::{CoreTargets, Dispatcher, Routes};
 use crate::endings::Endings;
 use crate::sessions::Registry;
+use crate::share::{SharedDelivery, Shares};
 use crate::topic::Retention;
 use crate::topics::Directory;
 
@@ -63,6 +64,7 @@ pub struct Shared {
     pub(crate) captures: Captures,
     pub(crate) registry: Registry,
     pub(crate) endings: Endings,
+    pub(crate) shares: Shares,
     pub(crate) mailboxes: Vec<Arc<CoreMailbox>>,
     pub(crate) counters: Counters,
     /// Topic numbers that this node may give out, by home group.
@@ -126,6 +128,7 @@ impl Foundation {
             captures: Captures::default(),
             registry: Registry::default(),
             endings: Endings::default(),
+            shares: Shares::default(),
             mailboxes: self.mailboxes,
             counters: Counters::default(),
             numbers: tokio::sync::Mutex::default(),
@@ -192,6 +195,8 @@ impl Counters {
 pub(crate) enum CoreEvent {
     /// Batches that concern subscribers of this core.
     Batches(Vec<(Arc<Batch>, Option<CoreTargets>)>),
+    /// Records for a member of a share.
+    Shared { member: u64, delivery: SharedDelivery },
     /// A command of this core's outbox is decided.
     Decided { flight: usize, outcome: Result<Reply, SubmitError> },
     /// Somebody claims a session that a connection of this core owns.

@@ -27,6 +27,7 @@ use crate::broker::{Event, Keep, Lease, SessionLease, Sink, TakeOver};
 use crate::core_thread::Core;
 use crate::node::{CoreEvent, SessionKey, TakeOverAnswer};
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
+use crate::share;
 
 /// Locks of the registry: claims of different sessions hardly ever meet.
 const REGISTRY_SHARDS: usize = 64;
@@ -186,6 +187,9 @@ impl Lease for Owner {
     fn release(&self, state: Option<Bytes>, keep: Keep) {
         self.given_up.set(true);
         let state = if keep == Keep::For(0) { None } else { state };
+        if state.is_none() {
+            share::forget(&self.writer.core, &self.writer.key.0, &self.writer.key.1);
+        }
         if state.is_none() && !self.writer.has_row.get() {
             self.writer.give_up_ownership();
             return;
@@ -280,10 +284,11 @@ pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<(), Error> {
     let checks = vec![Check::Version { key: key_bytes.clone(), version: found.version }];
     let outcome =
         core.rows_handle().transact(&place(key), checks, vec![RowWrite::Delete { key: key_bytes }]).await?;
-    match outcome {
-        // Refused: the client was here meanwhile.
-        RowsOutcome::Done { .. } | RowsOutcome::Refused => Ok(()),
+    // Refused: the client was here meanwhile.
+    if let RowsOutcome::Done { .. } = outcome {
+        share::forget(core, &key.0, &key.1);
     }
+    Ok(())
 }
 
 /// A stored session.

@@ -100,7 +100,7 @@ impl Subscriber {
     /// Several filters may share a tag.
     pub fn subscribe(&mut self, filter: &Filter, tag: u32, start: Start) -> Result<(), Error> {
         let since = match start {
-            Start::Now => self.present(),
+            Start::Now => self.core.present(),
             Start::AtCursor => Cursor::default(),
         };
         let new = self.route(tag);
@@ -131,7 +131,7 @@ impl Subscriber {
     /// Begins live, from now on. Answers the cursor of the present.
     pub fn start_live(&mut self) -> Cursor {
         self.state.live.set(true);
-        self.present()
+        self.core.present()
     }
 
     /// Whether committed batches come live. A new subscriber is behind.
@@ -312,14 +312,6 @@ impl Subscriber {
         shards.sort_unstable();
         shards.dedup();
         Some(shards)
-    }
-
-    fn present(&self) -> Cursor {
-        let mut cursor = Cursor::default();
-        for group in self.core.groups() {
-            cursor.set(group.id(), Position::end_of(group.log().applied()));
-        }
-        cursor
     }
 
     fn route(&self, tag: u32) -> Route {

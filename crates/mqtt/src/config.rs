@@ -3,6 +3,8 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use broker::Strategy;
+
 /// Limits of the MQTT front.
 #[derive(Debug, Clone)]
 pub struct MqttConfig {
@@ -24,6 +26,8 @@ pub struct MqttConfig {
     /// The longest time, in seconds, for which a session outlives its connection; a client that asks for more is told.
     /// `None`: for ever, if a client asks for that.
     pub session_expiry_max: Option<u32>,
+    /// How a shared subscription chooses the member for a message.
+    pub shared_strategy: Strategy,
 }
 
 impl Default for MqttConfig {
@@ -36,6 +40,7 @@ impl Default for MqttConfig {
             connect_timeout: Duration::from_secs(10),
             keep_alive_max: None,
             session_expiry_max: None,
+            shared_strategy: Strategy::RoundRobin,
         }
     }
 }

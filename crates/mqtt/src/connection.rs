@@ -126,6 +126,9 @@ impl<B: Broker> Connection<B> {
             Told::Delivery(delivery) => {
                 self.with_outgoing(turn, |outgoing, link| outgoing.take(delivery, link));
             }
+            Told::Shared(shared) => {
+                self.with_outgoing(turn, |outgoing, link| outgoing.take_shared(shared, link));
+            }
             Told::TakenOver => return Err(Close::fault(ReasonCode::SessionTakenOver)),
             Told::Saved(saved) => return self.handle_saved(saved, turn),
             Told::Released(released) => return self.handle_released(released, turn),
@@ -387,6 +390,9 @@ impl<B: Broker> Connection<B> {
         self.shared.metrics.connections.subtract(1);
         let will = self.will.take().filter(|_| publishes_will);
         let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.leave_shares();
+        }
         let state = self.is_persistent().then(|| self.state(will).encode());
         let farewell = Farewell { lease: self.lease, state, keep: keep_of(self.expiry) };
         // A publication of QoS 2 whose fate is open: the session is given up when its identifier is known.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use broker::{Delivery, Keep, Published, SessionLease, Sink, TakeOver};
+use broker::{Delivery, Keep, Published, SessionLease, SharedDelivery, Sink, TakeOver};
 use bytes::Bytes;
 use model::ErrorKind;
 use net::Mailbox;
@@ -20,6 +20,8 @@ pub(crate) enum Told {
     Decided(Published),
     /// Records for a subscriber that keeps up.
     Delivery(Delivery),
+    /// Records of a shared subscription.
+    Shared(SharedDelivery),
     /// Another connection wants the session; its request waits in the inbox.
     TakenOver,
     /// CONNECT can be answered.
@@ -134,6 +136,7 @@ impl Sink for InboxSink {
                 inbox.check_departing();
             }
             broker::Event::Delivery(delivery) => inbox.post(Told::Delivery(delivery)),
+            broker::Event::Shared(shared) => inbox.post(Told::Shared(shared)),
             broker::Event::TakeOver(take_over) => {
                 *inbox.take_over.borrow_mut() = Some(take_over);
                 inbox.post(Told::TakenOver);

@@ -114,6 +114,11 @@ impl<T> Window<T> {
         self.entries.get_mut(at).map(|entry| &mut entry.message)
     }
 
+    /// What is delivered by the exchange that was added last.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
+        self.entries.back_mut().map(|entry| &mut entry.message)
+    }
+
     /// Ends an exchange.
     pub(crate) fn remove(&mut self, id: NonZeroU16) -> Option<Entry<T>> {
         let at = self.find(id)?;

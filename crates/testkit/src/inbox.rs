@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use broker::{Delivery, Event, Published, Sink, TakeOver};
+use broker::{Delivery, Event, Published, SharedDelivery, Sink, TakeOver};
 use tokio::sync::Notify;
 
 /// How long a test waits for what must come.
@@ -58,7 +58,7 @@ impl Inbox {
     pub async fn delivery(&self) -> Delivery {
         match self.next().await {
             Event::Delivery(delivery) => delivery,
-            Event::Published(_) | Event::TakeOver(_) => panic!("a delivery was expected"),
+            _ => panic!("a delivery was expected"),
         }
     }
 
@@ -66,7 +66,15 @@ impl Inbox {
     pub async fn published(&self) -> Published {
         match self.next().await {
             Event::Published(published) => published,
-            Event::Delivery(_) | Event::TakeOver(_) => panic!("a decision was expected"),
+            _ => panic!("a decision was expected"),
+        }
+    }
+
+    /// The next event, which must be records of a share.
+    pub async fn shared(&self) -> SharedDelivery {
+        match self.next().await {
+            Event::Shared(shared) => shared,
+            _ => panic!("records of a share were expected"),
         }
     }
 
@@ -74,7 +82,7 @@ impl Inbox {
     pub async fn take_over(&self) -> TakeOver {
         match self.next().await {
             Event::TakeOver(take_over) => take_over,
-            Event::Delivery(_) | Event::Published(_) => panic!("a take-over was expected"),
+            _ => panic!("a take-over was expected"),
         }
     }
 

@@ -10,7 +10,7 @@ pub(super) const QOS: &str = "mqtt.qos";
 /// The publication had RETAIN set.
 pub(super) const RETAIN: &str = "mqtt.retain";
 /// Client identifier of the publisher, for No Local.
-pub(super) const PUBLISHER: &str = "mqtt.publisher";
+pub(crate) const PUBLISHER: &str = "mqtt.publisher";
 /// In front of a user property whose name would be taken for ours.
 const USER: &str = "mqtt.user.";
 /// In front of the name of a header whose value is no text: the value is in base64.

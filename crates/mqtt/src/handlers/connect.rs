@@ -16,7 +16,7 @@ use wire::mqtt::{Connack, Connect, Peer, Properties, PropertiesBuf, Property, Re
 use crate::connection::{Connection, keep_of};
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, is_shared};
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::State;
@@ -152,6 +152,7 @@ async fn claim<B: Broker>(
         Some(state) if !clean_start => resume(shared, lease, state, expiry).await,
         old => {
             if let Some(old) = old {
+                shared.broker.forget_shares(&shared.tenant, client);
                 forget(shared, old).await;
             }
             let incarnation = shared.broker.random();
@@ -259,6 +260,9 @@ pub(crate) fn accept<B: Broker>(
         let sink = Rc::new(InboxSink(Rc::clone(&connection.inbox)));
         let outgoing = Outgoing::restored(broker.subscriber(tenant, sink), &state);
         connection.outgoing = Some(Box::new(outgoing));
+        for subscription in state.subscriptions.iter().filter(|known| is_shared(&known.text)) {
+            connection.join_share(&subscription.text, subscription.tag);
+        }
         connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
     }
     connection
@@ -273,7 +277,6 @@ fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, tu
             Some(Property::ReceiveMaximum(config.receive_maximum)),
             NonZeroU32::new(config.packet_bytes_max).map(Property::MaximumPacketSize),
             opening.is_assigned.then_some(Property::AssignedClientIdentifier(&opening.client)),
-            Some(Property::SharedSubscriptionAvailable(false)),
             opening.is_keep_alive_ours.then_some(Property::ServerKeepAlive(opening.keep_alive)),
         ];
         for property in told.into_iter().flatten() {

@@ -1,6 +1,6 @@
 //! PUBLISH from a client (section 3.3). Hot path: decoded in the read buffer, copied once, into the core's open batch.
 
-use broker::{Broker, RowWrite};
+use broker::{Broker, RowWrite, Strategy};
 use net::Turn;
 use wire::mqtt::{Delivery, Publish, Qos, ReasonCode};
 
@@ -56,7 +56,8 @@ impl<B: Broker> Connection<B> {
         subject: &str,
         rows: &[RowWrite],
     ) -> Result<Option<u64>, model::ErrorKind> {
-        let is_marked = self.outgoing.as_ref().is_some_and(|outgoing| outgoing.marks_publisher(subject));
+        let is_marked = self.shared.config.shared_strategy == Strategy::HashPublisher
+            || self.outgoing.as_ref().is_some_and(|outgoing| outgoing.marks_publisher(subject));
         let client = is_marked.then(|| self.client.clone());
         let inbound =
             Inbound { publish, subject, qos: publish.delivery.qos(), publisher: client.as_deref(), rows };

@@ -10,7 +10,7 @@ use wire::mqtt::{Qos, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, T
 use crate::connection::{Close, Connection};
 use crate::error::subscribe_reason;
 use crate::inbox::InboxSink;
-use crate::outgoing::{Job, Outgoing, SUBSCRIPTIONS_MAX};
+use crate::outgoing::{Job, Joining, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::saver::Waiting;
 use crate::subscription::{Tag, parse_filter};
 
@@ -53,7 +53,7 @@ impl<B: Broker> Connection<B> {
     ) -> Result<(ReasonCode, Option<Job>), ReasonCode> {
         let checked = TopicFilter::parse(text).map_err(|malformed| malformed.reason)?;
         if checked.share.is_some() {
-            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+            return self.subscribe_shared(text, Tag::new(&options, identifier));
         }
         let filter = parse_filter(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
         if !self.outgoing_or_new().has_room_for(text) {
@@ -69,12 +69,32 @@ impl<B: Broker> Connection<B> {
             RetainHandling::SendIfNew => is_new,
             RetainHandling::DoNotSend => false,
         };
-        let code = match options.qos {
-            Qos::AtMostOnce => ReasonCode::Success,
-            Qos::AtLeastOnce => ReasonCode::GrantedQos1,
-            Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+        Ok((granted(options.qos), wants_retained.then_some(Job { filter, tag })))
+    }
+
+    /// There are no retained messages for a shared subscription (section 4.8.2).
+    fn subscribe_shared(&mut self, text: &str, tag: Tag) -> Result<(ReasonCode, Option<Job>), ReasonCode> {
+        if !self.outgoing_or_new().has_room_for(text) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        match self.join_share(text, tag) {
+            true => Ok((granted(tag.qos()), None)),
+            false => Err(ReasonCode::TopicFilterInvalid),
+        }
+    }
+
+    /// False if the filter is not that of a shared subscription.
+    pub(crate) fn join_share(&mut self, text: &str, tag: Tag) -> bool {
+        self.outgoing_or_new();
+        let lasts = self.is_persistent();
+        let joining = Joining {
+            shared: &self.shared,
+            inbox: &self.inbox,
+            client: &self.client,
+            limit: usize::from(self.limit),
+            lasts,
         };
-        Ok((code, wants_retained.then_some(Job { filter, tag })))
+        self.outgoing.as_mut().is_some_and(|outgoing| outgoing.join(text, tag, &joining))
     }
 
     fn outgoing_or_new(&mut self) -> &mut Outgoing {
@@ -83,5 +103,13 @@ impl<B: Broker> Connection<B> {
             let sink = Rc::new(InboxSink(Rc::clone(inbox)));
             Box::new(Outgoing::new(shared.broker.subscriber(&shared.tenant, sink)))
         })
+    }
+}
+
+fn granted(qos: Qos) -> ReasonCode {
+    match qos {
+        Qos::AtMostOnce => ReasonCode::Success,
+        Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+        Qos::ExactlyOnce => ReasonCode::GrantedQos2,
     }
 }

@@ -10,6 +10,7 @@
 mod resend;
 mod retained;
 mod send;
+mod shared;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -31,10 +32,12 @@ use crate::window::{Entry, Step, Window};
 
 pub(crate) use resend::Loaded;
 pub(crate) use retained::{Job, RetainedPage};
+pub(crate) use shared::{Joining, is_shared};
 
 use resend::Resend;
 use retained::RetainedWork;
 use send::Sent;
+use shared::{Memberships, OfShare};
 
 /// Bytes that one step of catching up asks for.
 const CATCH_UP_BYTES: usize = 256 * 1024;
@@ -74,6 +77,7 @@ pub(crate) struct Outgoing {
     window: Window<Pending>,
     resend: Option<Box<Resend>>,
     retained: Option<Box<RetainedWork>>,
+    memberships: Option<Box<Memberships>>,
 }
 
 struct Partial {
@@ -87,6 +91,8 @@ pub(crate) struct Pending {
     origin: Origin,
     /// Of a PUBLISH that waits for the state to be durable.
     held: Option<Box<Held>>,
+    /// Of a record that a share gave us, until it is settled.
+    of_share: Option<Box<OfShare>>,
 }
 
 struct Held {
@@ -109,6 +115,10 @@ impl Outgoing {
         };
         let mut outgoing = Self::with(subscriber, cursor);
         for subscription in &state.subscriptions {
+            // Shares are joined when the connection is there.
+            if is_shared(&subscription.text) {
+                continue;
+            }
             let Ok(filter) = parse_filter(&subscription.text) else { continue };
             if outgoing.subscriber.subscribe(&filter, subscription.tag.0, Start::AtCursor).is_ok() {
                 outgoing.remember(&subscription.text, subscription.tag, filter);
@@ -134,6 +144,7 @@ impl Outgoing {
             window: Window::default(),
             resend: None,
             retained: None,
+            memberships: None,
         }
     }
 
@@ -179,7 +190,9 @@ impl Outgoing {
     pub(crate) fn unsubscribe(&mut self, text: &str) -> bool {
         let Some(at) = self.subscriptions.iter().position(|known| *known.text == *text) else { return false };
         self.subscriptions.swap_remove(at);
-        if let Ok(filter) = parse_filter(text) {
+        if is_shared(text) {
+            self.leave_share(text);
+        } else if let Ok(filter) = parse_filter(text) {
             self.subscriber.unsubscribe(&filter);
             self.no_local.retain(|known| *known != filter);
         }
@@ -219,6 +232,7 @@ impl Outgoing {
             return;
         }
         self.advance_retained(link);
+        self.advance_shared(link);
         while !self.subscriber.is_live() && !self.waits_for_disk && !link.output.is_full() {
             let Some((delivery, from)) = self.next_from_log(link) else { return };
             if let Some(taken) = self.deliver(&delivery, from, link) {
@@ -310,11 +324,18 @@ impl Outgoing {
 
     /// An exchange is over: there is room for the next.
     pub(crate) fn settle<B: Broker>(&mut self, id: NonZeroU16, link: &mut Link<'_, B>) {
-        if self.window.remove(id).is_some() {
+        if let Some(entry) = self.window.remove(id) {
+            if let Some(of_share) = entry.message.of_share {
+                of_share.receipt.settle(of_share.nth);
+            }
             if link.persistent {
                 link.saver.note_progress(link.now);
             }
-            if !self.subscriber.is_live() || self.retained.is_some() || self.resend.is_some() {
+            if !self.subscriber.is_live()
+                || self.retained.is_some()
+                || self.resend.is_some()
+                || self.has_shared_waiting()
+            {
                 self.advance(link);
             }
         }
@@ -360,7 +381,9 @@ impl Outgoing {
             cursor.set(group, before);
         }
         state.cursor = Some(cursor);
-        let exchanges = self.window.iter().map(|entry| InFlight {
+        // QoS 1 of a share goes to whoever is there.
+        let mine = |entry: &&Entry<Pending>| entry.exactly_once || entry.message.of_share.is_none();
+        let exchanges = self.window.iter().filter(mine).map(|entry| InFlight {
             id: entry.id,
             exactly_once: entry.exactly_once,
             is_released: matches!(entry.step, Step::Received | Step::Released),
@@ -375,6 +398,6 @@ fn restored_entry(exchange: &InFlight) -> Entry<Pending> {
         id: exchange.id,
         exactly_once: exchange.exactly_once,
         step: if exchange.is_released { Step::Received } else { Step::Queued },
-        message: Pending { origin: exchange.origin.clone(), held: None },
+        message: Pending { origin: exchange.origin.clone(), held: None, of_share: None },
     }
 }

@@ -144,7 +144,12 @@ impl Outgoing {
         let Some(id) = self.window.free_id() else { return Sent::Blocked };
         let exactly_once = qos == Qos::ExactlyOnce;
         let retain = origin.retain;
-        let mut entry = Entry { id, exactly_once, step: Step::Sent, message: Pending { origin, held: None } };
+        let mut entry = Entry {
+            id,
+            exactly_once,
+            step: Step::Sent,
+            message: Pending { origin, held: None, of_share: None },
+        };
         if exactly_once && link.persistent {
             entry.step = Step::Queued;
             entry.message.held = Some(held());
@@ -184,6 +189,10 @@ impl Outgoing {
         });
         drop(properties);
         if sent {
+            // The session owns it from here on [MQTT-4.8.2-4].
+            if let Some(of_share) = self.window.message_mut(id).and_then(|pending| pending.of_share.take()) {
+                of_share.receipt.settle(of_share.nth);
+            }
             self.window.set_step(id, Step::Sent);
             shared.metrics.publishes_out[Qos::ExactlyOnce as usize].add(1);
         } else {

@@ -1,0 +1,357 @@
+//! Shared subscriptions: each record of a filter goes to one of the members. A share is one more subscriber of the log,
+//! with a cursor of its own, and its feed hands out what it gets.
+//!
+//! ```text
+//!   log --live or catch_up--> feed (one task, on the core of the first member)
+//!                               | assign: a member that has room     ^ settle: the record is done with
+//!                               v                                    |
+//!                             member's sink (its own core) ----------+
+//! ```
+//!
+//! - **Slow members** have no room and get nothing; when nobody has room the feed stops being fed and goes on from the
+//!   log later. What is held is bounded by the members' credits.
+//! - **A member that leaves** gives back what it did not settle; others get it, oldest first.
+//! - **Nobody there**: if a member's session lasts, the share keeps its cursor (and what was given back) in a row, and goes
+//!   on when a member comes; else it is gone.
+//!
+//! What is stored lags behind by at most [`feed::SAVE_EVERY`]: after a crash, records of the last moments come again.
+
+mod feed;
+mod roster;
+mod stored;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+use bytes::Bytes;
+use model::{Error, TenantId};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::broker::{Event, Sink};
+use crate::core_thread::Core;
+use crate::delivery::{Cursor, Delivery};
+use crate::node::CoreEvent;
+use crate::routing::Filter;
+use crate::rows::{Place, RowWrite};
+
+pub use roster::Strategy;
+
+use roster::{Assigned, Roster};
+use stored::{Spot, Stored};
+
+pub(crate) use stored::PREFIX;
+
+/// Which shared subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ShareKey {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Name of the group of subscribers.
+    pub name: Arc<str>,
+    /// What it is interested in; the same name with another filter is another share.
+    pub filter: Filter,
+}
+
+/// How a member joins.
+#[derive(Debug, Clone)]
+pub struct ShareJoin {
+    /// Which share.
+    pub share: ShareKey,
+    /// Name of the session that joins.
+    pub client: Arc<str>,
+    /// The session outlives its connection: the share waits for it.
+    pub lasts: bool,
+    /// Records that may be with the member and not settled; at least 1.
+    pub credit: usize,
+    /// How members are chosen; the first member's counts while the share has members.
+    pub strategy: Strategy,
+    /// Name of the header that tells a record's publisher, for [`Strategy::HashPublisher`].
+    pub publisher_header: &'static str,
+}
+
+/// Records for a member of a share, to be settled one by one.
+pub struct SharedDelivery {
+    /// What is delivered; the tags are empty.
+    pub delivery: Delivery,
+    /// To say when a record is done with.
+    pub receipt: Receipt,
+}
+
+/// Settles the records of one [`SharedDelivery`]. What is not settled when its member leaves goes to another one.
+#[derive(Clone)]
+pub struct Receipt {
+    share: Arc<Share>,
+    member: u64,
+    parcel: u64,
+}
+
+impl Receipt {
+    /// Which membership of the client; see [`ShareMember::id`].
+    pub fn member(&self) -> u64 {
+        self.member
+    }
+
+    /// The `nth` picked record was acknowledged, is owned by the member's session, or can never be delivered. Any thread; again
+    /// is harmless.
+    pub fn settle(&self, nth: usize) {
+        let has_room_again = {
+            let mut state = self.share.state.lock();
+            state.dirty = true;
+            state.roster.settle(self.member, self.parcel, nth)
+        };
+        if has_room_again {
+            self.share.changed.notify_one();
+        }
+    }
+}
+
+/// Membership in a share. Dropping it leaves: what is not settled goes to others.
+pub struct ShareMember {
+    core: Core,
+    share: Arc<Share>,
+    id: u64,
+    client: Arc<str>,
+}
+
+impl ShareMember {
+    /// Differs for every membership of the node.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Leaves for good: the share does not wait for this session any more.
+    pub fn unsubscribe(self) {
+        self.share.forget(&self.core, &self.client);
+    }
+}
+
+impl Drop for ShareMember {
+    fn drop(&mut self) {
+        self.core.share_sinks().remove(&self.id);
+        let is_orphan = {
+            let mut state = self.share.state.lock();
+            state.roster.remove(self.id);
+            state.dirty = true;
+            state.roster.is_empty() && state.lasting.is_empty() && !state.is_fed
+        };
+        if is_orphan {
+            self.core.shared().shares.remove(&self.share);
+        }
+        self.share.changed.notify_one();
+    }
+}
+
+/// All shares of the node that have members or wait for some.
+#[derive(Default)]
+pub(crate) struct Shares {
+    by_key: Mutex<AHashMap<ShareKey, Arc<Share>>>,
+    numbers: std::sync::atomic::AtomicU64,
+}
+
+/// One share. Its lock is held for one hand-over or one settlement, never while anything waits.
+pub(crate) struct Share {
+    key: ShareKey,
+    /// Members came, went, or have room again.
+    changed: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    roster: Roster,
+    /// Sessions that the share waits for.
+    lasting: AHashSet<Arc<str>>,
+    /// A feed runs.
+    is_fed: bool,
+    /// Where the next feed begins; `None`: with the present.
+    cursor: Option<Cursor>,
+    /// Given back when the last feed ended, to be read again.
+    left_over: Vec<Spot>,
+    strategy: Strategy,
+    publisher_header: &'static str,
+    /// Something changed since it was stored.
+    dirty: bool,
+    /// There is a row.
+    has_row: bool,
+    /// Removed from the node: not to be joined.
+    is_gone: bool,
+}
+
+impl Shares {
+    fn open(&self, key: &ShareKey) -> Arc<Share> {
+        let mut by_key = self.by_key.lock();
+        let share = by_key.entry(key.clone()).or_insert_with(|| Arc::new(Share::new(key.clone())));
+        Arc::clone(share)
+    }
+
+    /// Removes a share that nobody needs.
+    fn remove(&self, share: &Arc<Share>) {
+        let mut by_key = self.by_key.lock();
+        let mut state = share.state.lock();
+        let is_unused = state.roster.is_empty() && state.lasting.is_empty() && !state.is_fed;
+        if is_unused && by_key.get(&share.key).is_some_and(|known| Arc::ptr_eq(known, share)) {
+            by_key.remove(&share.key);
+            state.is_gone = true;
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Share>> {
+        self.by_key.lock().values().cloned().collect()
+    }
+
+    /// Takes up a share that waits for its sessions, at the start. Rows that cannot be read are passed over.
+    pub(crate) fn restore(&self, key: &[u8], value: Bytes) {
+        let Some((key, stored)) = stored::key_of(key).zip(Stored::decode(value)) else {
+            tracing::warn!("a stored share cannot be read; it is passed over");
+            return;
+        };
+        let share = self.open(&key);
+        let mut state = share.state.lock();
+        state.lasting = stored.lasting.into_iter().collect();
+        state.cursor = Some(stored.cursor);
+        state.left_over = stored.left_over;
+        state.has_row = true;
+    }
+}
+
+impl Share {
+    fn new(key: ShareKey) -> Self {
+        Self { key, changed: Notify::new(), state: Mutex::default() }
+    }
+
+    /// The share does not wait for a session any more.
+    fn forget(self: &Arc<Self>, core: &Core, client: &str) {
+        let (is_orphan, write) = {
+            let mut state = self.state.lock();
+            if !state.lasting.remove(client) {
+                return;
+            }
+            (state.roster.is_empty() && !state.is_fed, self.row(&mut state))
+        };
+        if let Some(write) = write {
+            self.write(core, write);
+        }
+        if is_orphan {
+            core.shared().shares.remove(self);
+        }
+    }
+
+    /// The write that stores the share as it is; `None` if there is nothing to store or remove.
+    fn row(&self, state: &mut State) -> Option<RowWrite> {
+        let key = stored::row_key(&self.key);
+        state.dirty = false;
+        if state.lasting.is_empty() {
+            return std::mem::take(&mut state.has_row).then_some(RowWrite::Delete { key });
+        }
+        let in_hand = state.roster.unsettled().filter_map(|item| Spot::of(&item));
+        let stored = Stored {
+            cursor: state.cursor.clone()?,
+            left_over: state.left_over.iter().copied().chain(in_hand).collect(),
+            lasting: state.lasting.iter().cloned().collect(),
+        };
+        state.has_row = true;
+        Some(RowWrite::Put { key, value: stored.encode() })
+    }
+
+    /// Submits at once; later writes take effect later.
+    fn write(&self, core: &Core, write: RowWrite) {
+        let place = Place::ByKey(stored::row_key(&self.key));
+        let written = core.rows_handle().submit(&place, Vec::new(), vec![write]);
+        let name = Arc::clone(&self.key.name);
+        core.spawn(async move {
+            if let Err(error) = written.await {
+                tracing::warn!(share = &*name, err = %error, "a share could not be stored");
+            }
+        });
+    }
+}
+
+/// Makes the caller a member.
+pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMember {
+    let shares = &core.shared().shares;
+    let id = shares.numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    core.share_sinks().insert(id, sink);
+    loop {
+        let share = shares.open(&join.share);
+        let (must_feed, write) = {
+            let mut state = share.state.lock();
+            if state.is_gone {
+                continue;
+            }
+            if state.roster.is_empty() {
+                state.strategy = join.strategy;
+                state.publisher_header = join.publisher_header;
+            }
+            state.roster.add(id, core.id(), join.credit);
+            let is_new = join.lasts && state.lasting.insert(Arc::clone(&join.client));
+            if state.cursor.is_none() {
+                state.cursor = Some(core.present());
+            }
+            let must_feed = !std::mem::replace(&mut state.is_fed, true);
+            (must_feed, is_new.then(|| share.row(&mut state)).flatten())
+        };
+        if let Some(write) = write {
+            share.write(core, write);
+        }
+        if must_feed {
+            feed::start(core, &share);
+        }
+        share.changed.notify_one();
+        return ShareMember { core: core.clone(), share, id, client: join.client };
+    }
+}
+
+/// A session is over: no share waits for it.
+pub(crate) fn forget(core: &Core, tenant: &TenantId, client: &str) {
+    for share in core.shared().shares.all() {
+        if share.key.tenant == *tenant {
+            share.forget(core, client);
+        }
+    }
+}
+
+/// Hands over what was assigned, on this core or through the mailbox of the member's.
+fn hand_over(core: &Core, share: &Arc<Share>, batch: &Arc<crate::delivery::Batch>, assigned: Vec<Assigned>) {
+    let no_tags: Arc<[u32]> = Arc::from([]);
+    for Assigned { member, core: at, parcel, records } in assigned {
+        let picked = records.into_iter().map(|index| (index, Arc::clone(&no_tags))).collect();
+        let delivery = Delivery { batch: Arc::clone(batch), picked: crate::delivery::Picked::Some(picked) };
+        let receipt = Receipt { share: Arc::clone(share), member, parcel };
+        let shared = SharedDelivery { delivery, receipt };
+        if at == core.id() {
+            core.tell_member(member, shared);
+        } else {
+            let event = CoreEvent::Shared { member, delivery: shared };
+            core.shared().mailboxes[usize::from(at)].post(event);
+        }
+    }
+}
+
+impl Core {
+    /// Tells a member; one that left meanwhile gave its records back already.
+    pub(crate) fn tell_member(&self, member: u64, delivery: SharedDelivery) {
+        let sink = self.share_sinks().get(&member).cloned();
+        if let Some(sink) = sink {
+            sink.tell(Event::Shared(delivery));
+        }
+    }
+}
+
+/// What a share's unread records need to be read again.
+async fn reload(core: &Core, spot: Spot) -> Result<Option<roster::Item>, Error> {
+    use crate::broker::Broker;
+    let Some(topic) = core.topic_of_shard(spot.shard).await else { return Ok(None) };
+    let batches = core.read(spot.shard, spot.base, 1).await;
+    let found = match batches {
+        Ok(batches) => batches.into_iter().find(|batch| batch.base == spot.base),
+        // Trimmed or dropped meanwhile.
+        Err(error) if error.kind() != model::ErrorKind::Unavailable => None,
+        Err(error) => return Err(error),
+    };
+    Ok(found.map(|stored| {
+        let batch = Arc::new(crate::delivery::Batch::committed(topic, spot.shard, stored));
+        roster::Item { batch, index: spot.index }
+    }))
+}

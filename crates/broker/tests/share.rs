@@ -1,0 +1,289 @@
+//! Shared subscriptions over a real node: each record to one member, nothing lost when members come and go or the node does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use broker::routing::{Dialect, Embedded, Filter, ManyPlace, ManyTakes};
+use broker::{
+    Broker, Core, Guarantee, Keep, Message, Retain, ShareJoin, ShareKey, ShareMember, SharedDelivery,
+    Strategy,
+};
+use bytes::Bytes;
+use model::TenantId;
+use testkit::{Inbox, TestNode, on_core};
+
+const DIALECT: Dialect = Dialect {
+    separator: b'/',
+    one: b'+',
+    many: b'#',
+    many_takes: ManyTakes::ZeroOrMore,
+    many_place: ManyPlace::End,
+    embedded: Embedded::Refused,
+    empty_levels: true,
+    empty_filter: false,
+    hides_dollar: true,
+};
+
+/// Records that nobody acknowledged, or not yet.
+struct Worker {
+    inbox: Inbox,
+    member: Option<ShareMember>,
+    held: Vec<(SharedDelivery, usize)>,
+}
+
+impl Worker {
+    fn join(core: &Core, client: &str, lasts: bool, how: (Strategy, usize)) -> Self {
+        let inbox = Inbox::new();
+        let filter = Filter::parse("jobs/#", &DIALECT).expect("a legal filter");
+        let share = ShareKey { tenant: TenantId::default(), name: "crew".into(), filter };
+        let (strategy, credit) = how;
+        let client = Arc::from(client);
+        let join = ShareJoin { share, client, lasts, credit, strategy, publisher_header: "who" };
+        let member = Some(core.join_share(join, inbox.sink()));
+        Self { inbox, member, held: Vec::new() }
+    }
+
+    /// Takes hand-overs until it holds `count` records; their values.
+    async fn take(&mut self, count: usize) -> Vec<String> {
+        let mut got = Vec::new();
+        while got.len() < count {
+            let shared = self.inbox.shared().await;
+            let values = values(&shared);
+            self.held.push((shared, values.len()));
+            got.extend(values);
+        }
+        assert_eq!(got.len(), count, "{got:?}");
+        got
+    }
+
+    fn settle_all(&mut self) {
+        for (shared, count) in self.held.drain(..) {
+            (0..count).for_each(|nth| shared.receipt.settle(nth));
+        }
+    }
+
+    fn leave(&mut self) {
+        self.member = None;
+        self.held.clear();
+    }
+}
+
+fn values(shared: &SharedDelivery) -> Vec<String> {
+    let records = shared.delivery.batch.records().expect("a sound batch");
+    let picked = (0..).map_while(|nth| shared.delivery.pick(nth));
+    let value =
+        |index: usize| records.get(index).and_then(|record| record.value()).expect("a value").to_vec();
+    picked.map(|(index, _)| String::from_utf8(value(index)).expect("text")).collect()
+}
+
+async fn publish(core: &Core, subject: &str, numbers: std::ops::Range<u32>) {
+    let inbox = Inbox::new();
+    let mut publisher = core.publisher(&TenantId::default(), inbox.sink());
+    let count = u64::from(numbers.end - numbers.start);
+    for number in numbers {
+        let (value, who) = (number.to_string(), format!("p{}", number % 7));
+        let headers = [(&b"who"[..], Some(who.as_bytes()))];
+        let message = Message {
+            subject,
+            key: None,
+            value: Some(value.as_bytes()),
+            headers: &headers,
+            guarantee: Guarantee::Durable,
+            retain: Retain::Keep,
+            rows: &[],
+        };
+        publisher.push(&message).expect("taken");
+    }
+    let mut decided = 0;
+    while decided < count {
+        let published = inbox.published().await;
+        assert_eq!(published.result, Ok(()));
+        decided += published.tickets.end - published.tickets.start;
+    }
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+const MANY: usize = 1000;
+
+#[test]
+fn mqtt_4_8_2_1_each_record_goes_to_one_member_in_turns() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let mut workers: Vec<_> = ["a", "b", "c"]
+            .map(|client| Worker::join(&node.core, client, false, (Strategy::RoundRobin, MANY)))
+            .into();
+        publish(&node.core, "jobs/1", 0..30).await;
+        let mut all = Vec::new();
+        for worker in &mut workers {
+            all.extend(worker.take(10).await);
+        }
+        all.sort_by_key(|text| text.parse::<u32>().expect("a number"));
+        assert_eq!(all, numbers(0..30));
+        assert!(workers.iter().all(|worker| worker.inbox.is_empty()));
+    });
+}
+
+#[test]
+fn a_member_without_room_gets_nothing_and_the_others_go_on() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let mut slow = Worker::join(&node.core, "slow", false, (Strategy::RoundRobin, 2));
+        let mut quick = Worker::join(&node.core, "quick", false, (Strategy::RoundRobin, MANY));
+        publish(&node.core, "jobs/1", 0..100).await;
+        assert_eq!(slow.take(2).await.len(), 2);
+        assert_eq!(quick.take(98).await.len(), 98);
+        assert!(slow.inbox.is_empty());
+    });
+}
+
+#[test]
+fn with_no_room_anywhere_the_log_keeps_the_rest_in_order() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let worker = Worker::join(&node.core, "one", false, (Strategy::RoundRobin, 3));
+        for round in 0..5_u32 {
+            publish(&node.core, "jobs/1", round * 20..round * 20 + 20).await;
+        }
+        let mut got = Vec::new();
+        while got.len() < 100 {
+            let shared = worker.inbox.shared().await;
+            let texts = values(&shared);
+            assert!(texts.len() <= 3, "never more than its credit");
+            (0..texts.len()).for_each(|nth| shared.receipt.settle(nth));
+            got.extend(texts);
+        }
+        assert_eq!(got, numbers(0..100));
+    });
+}
+
+#[test]
+fn mqtt_4_8_2_5_what_a_leaving_member_did_not_settle_goes_to_another() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let mut first = Worker::join(&node.core, "first", false, (Strategy::RoundRobin, MANY));
+        publish(&node.core, "jobs/1", 0..10).await;
+        first.take(10).await;
+        // Half of them are done.
+        for (shared, count) in &first.held {
+            let texts = values(shared);
+            let even = |nth: &usize| texts[*nth].parse::<u32>().expect("a number") % 2 == 0;
+            (0..*count).filter(even).for_each(|nth| shared.receipt.settle(nth));
+        }
+        let mut second = Worker::join(&node.core, "second", false, (Strategy::RoundRobin, MANY));
+        first.leave();
+        assert_eq!(second.take(5).await, ["1", "3", "5", "7", "9"]);
+    });
+}
+
+#[test]
+fn a_share_of_sessions_that_last_waits_for_them() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let mut worker = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, 4));
+        publish(&node.core, "jobs/1", 0..6).await;
+        worker.take(4).await;
+        worker.leave();
+        publish(&node.core, "jobs/2", 6..12).await;
+        let mut again = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, MANY));
+        assert_eq!(again.take(12).await, numbers(0..12));
+        again.settle_all();
+        if let Some(member) = again.member.take() {
+            member.unsubscribe();
+        }
+        publish(&node.core, "jobs/2", 12..14).await;
+        let mut late = Worker::join(&node.core, "late", false, (Strategy::RoundRobin, MANY));
+        publish(&node.core, "jobs/2", 14..15).await;
+        assert_eq!(late.take(1).await, ["14"], "nobody waited for 12 and 13");
+    });
+}
+
+#[test]
+fn a_share_survives_the_node() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let mut worker = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, 8));
+        publish(&node.core, "jobs/1", 0..20).await;
+        worker.take(8).await;
+        // 0 to 3 are done, 4 to 7 are not; the rest was not handed out.
+        for (shared, count) in &worker.held {
+            let texts = values(shared);
+            let done = |nth: &usize| texts[*nth].parse::<u32>().expect("a number") < 4;
+            (0..*count).filter(done).for_each(|nth| shared.receipt.settle(nth));
+        }
+        worker.take(4).await;
+        worker.leave();
+        node.core.settled().await;
+        let dir = node.stop().await;
+        let node = TestNode::start_on(dir).await;
+        publish(&node.core, "jobs/1", 20..22).await;
+        let mut again = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, MANY));
+        assert_eq!(again.take(18).await, numbers(4..22));
+    });
+}
+
+#[test]
+fn a_session_that_ends_is_not_waited_for() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let lease = node.core.claim_session(&tenant, "lasting", Inbox::new().sink()).await.expect("claimed");
+        lease.save(Bytes::from_static(b"state"), Keep::Forever).await.expect("saved");
+        let mut worker = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, MANY));
+        worker.leave();
+        lease.release(None, Keep::For(0));
+        publish(&node.core, "jobs/1", 0..3).await;
+        let mut late = Worker::join(&node.core, "late", false, (Strategy::RoundRobin, MANY));
+        publish(&node.core, "jobs/1", 3..4).await;
+        assert_eq!(late.take(1).await, ["3"]);
+    });
+}
+
+#[test]
+fn strategies_choose_as_they_say() {
+    on_core(async {
+        for strategy in
+            [Strategy::Sticky, Strategy::HashSubject, Strategy::HashPublisher, Strategy::LeastInFlight]
+        {
+            let node = TestNode::start().await;
+            let mut workers: Vec<_> = ["a", "b", "c"]
+                .map(|client| Worker::join(&node.core, client, false, (strategy, MANY)))
+                .into();
+            for subject in 0..8_u32 {
+                publish(&node.core, &format!("jobs/{subject}"), subject * 14..subject * 14 + 14).await;
+            }
+            let mut owners: BTreeMap<u32, usize> = BTreeMap::new();
+            let mut total = 0;
+            while total < 112 {
+                for (at, worker) in workers.iter_mut().enumerate() {
+                    while let Some(broker::Event::Shared(shared)) = worker.inbox.try_next() {
+                        for text in values(&shared) {
+                            owners.insert(text.parse().expect("a number"), at);
+                            total += 1;
+                        }
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            let group = |number: u32| match strategy {
+                Strategy::HashSubject => number / 14,
+                Strategy::HashPublisher => number % 7,
+                _ => 0,
+            };
+            let mut by_group: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+            owners
+                .iter()
+                .for_each(|(number, owner)| by_group.entry(group(*number)).or_default().push(*owner));
+            let is_one = by_group.values().all(|owners| owners.iter().all(|owner| *owner == owners[0]));
+            let counts = (0..3).map(|at| owners.values().filter(|owner| **owner == at).count());
+            match strategy {
+                Strategy::LeastInFlight => {
+                    assert!(counts.clone().all(|count| (37..=38).contains(&count)), "{strategy:?} {owners:?}")
+                }
+                _ => assert!(is_one, "{strategy:?} {owners:?}"),
+            }
+        }
+    });
+}
