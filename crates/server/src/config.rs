@@ -29,7 +29,7 @@ pub use limits::Limits;
 pub use load::Loaded;
 pub(crate) use load::{Flags, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
-pub use mqtt::Mqtt;
+pub use mqtt::{Mqtt, SharedStrategy};
 pub use node::Node;
 pub use storage::Storage;
 pub use topics::Topics;

@@ -273,6 +273,7 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
     let shares = &core.shared().shares;
     let id = shares.numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     core.share_sinks().insert(id, sink);
+    let present = core.present();
     loop {
         let share = shares.open(&join.share);
         let (must_feed, write) = {
@@ -287,7 +288,7 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
             state.roster.add(id, core.id(), join.credit);
             let is_new = join.lasts && state.lasting.insert(Arc::clone(&join.client));
             if state.cursor.is_none() {
-                state.cursor = Some(core.present());
+                state.cursor = Some(present.clone());
             }
             let must_feed = !std::mem::replace(&mut state.is_fed, true);
             (must_feed, is_new.then(|| share.row(&mut state)).flatten())

@@ -152,7 +152,7 @@ fn mqtt_3_2_2_values_of_the_server_are_told() {
                 assert_eq!(properties.server_keep_alive(), Some(60));
                 assert_eq!(properties.receive_maximum(), Some(id(1024)));
                 assert_eq!(properties.maximum_packet_size().map(u32::from), Some(9 << 20));
-                assert_eq!(properties.shared_subscription_available(), Some(false));
+                assert_eq!(properties.shared_subscription_available(), None, "which means yes");
                 assert_eq!(properties.topic_alias_maximum(), None);
                 properties.assigned_client_identifier().map(str::to_owned)
             })

@@ -6,5 +6,6 @@ mod connect;
 mod link;
 mod publish;
 mod session;
+mod shared;
 mod subscribe;
 mod will;

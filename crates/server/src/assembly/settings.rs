@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU16;
 
-use broker::{BrokerConfig, Retention};
+use broker::{BrokerConfig, Retention, Strategy};
 use cluster::NodeConfig;
 
-use crate::config::{Config, TimeSpan};
+use crate::config::{Config, SharedStrategy, TimeSpan};
 
 pub(super) fn core_count(config: &Config) -> usize {
     match config.node.cores {
@@ -69,6 +69,14 @@ pub(super) fn mqtt_config(config: &Config) -> mqtt::MqttConfig {
         session_expiry_max: settings
             .max_session_expiry
             .map(|span| u32::try_from(seconds(span)).unwrap_or(u32::MAX)),
+        shared_strategy: match settings.shared_strategy {
+            SharedStrategy::RoundRobin => Strategy::RoundRobin,
+            SharedStrategy::LeastInFlight => Strategy::LeastInFlight,
+            SharedStrategy::Sticky => Strategy::Sticky,
+            SharedStrategy::HashTopic => Strategy::HashSubject,
+            SharedStrategy::HashPublisher => Strategy::HashPublisher,
+            SharedStrategy::LocalFirst => Strategy::LocalFirst,
+        },
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[mqtt]`: the MQTT 3.1.1 and 5.0 front.
 
 use super::section::{Faults, section};
-use super::values::{Bind, ByteSize, TimeSpan};
+use super::values::{Bind, ByteSize, TimeSpan, choice};
 
 section! {
     /// MQTT 3.1.1 and 5.0.
@@ -22,6 +22,26 @@ section! {
         /// The longest keep alive. A client that asks for more, or for none, is given this one; MQTT 3.1.1 clients,
         /// which cannot be told, keep their own.
         pub max_keep_alive: Option<TimeSpan>,
+        /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
+        pub shared_strategy: SharedStrategy,
+    }
+}
+
+choice! {
+    /// How a shared subscription chooses the member for a message.
+    pub enum SharedStrategy: "\"round_robin\", \"least_in_flight\", \"sticky\", \"hash_topic\", \"hash_publisher\" or \"local_first\"" {
+        /// In turns, among those that have room.
+        RoundRobin = "round_robin",
+        /// Whoever has the fewest messages unacknowledged.
+        LeastInFlight = "least_in_flight",
+        /// One member gets everything until it leaves.
+        Sticky = "sticky",
+        /// One topic's messages go to one member.
+        HashTopic = "hash_topic",
+        /// One publisher's messages go to one member.
+        HashPublisher = "hash_publisher",
+        /// Members of the same node first, in turns.
+        LocalFirst = "local_first",
     }
 }
 
@@ -35,6 +55,7 @@ impl Default for Mqtt {
             max_inflight: 1024,
             connect_timeout: TimeSpan::seconds(10),
             max_keep_alive: None,
+            shared_strategy: SharedStrategy::RoundRobin,
         }
     }
 }
