@@ -268,6 +268,12 @@ mod tests {
         ]
     }
 
+    fn sorted(records: impl Iterator<Item = (u64, u32)>) -> Vec<(u64, u32)> {
+        let mut records: Vec<_> = records.collect();
+        records.sort_unstable();
+        records
+    }
+
     proptest! {
         /// Against a plain list of who holds what: every record is with one member, came back, or is settled; no member has
         /// more than its credit.
@@ -336,12 +342,9 @@ mod tests {
                     let mine = held.values().filter(|(member, ..)| member == id).count();
                     prop_assert!(mine <= *credit);
                 }
-                let mut unsettled: Vec<_> =
-                    roster.unsettled().map(|item| (item.batch.base.0, item.index)).collect();
-                unsettled.sort_unstable();
+                let unsettled = sorted(roster.unsettled().map(|item| (item.batch.base.0, item.index)));
                 let returned = roster.returned.iter().map(|item| (item.batch.base.0, item.index));
-                let mut expected: Vec<_> = held.keys().copied().chain(returned).collect();
-                expected.sort_unstable();
+                let expected = sorted(held.keys().copied().chain(returned));
                 prop_assert_eq!(unsettled, expected);
             }
         }
