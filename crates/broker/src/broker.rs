@@ -12,6 +12,7 @@ use crate::delivery::{Delivery, Subscriber};
 use crate::message::{Published, Publisher};
 use crate::routing::Filter;
 use crate::rows::Rows;
+use crate::schedule::{ScheduleId, Scheduled};
 use crate::share::{ShareJoin, ShareMember, SharedDelivery};
 use crate::topic::{Topic, TopicSpec};
 
@@ -122,6 +123,25 @@ pub trait Broker: Clone + 'static {
         id: &str,
         sink: Rc<dyn Sink>,
     ) -> impl Future<Output = Result<SessionLease, Error>>;
+
+    // Later.
+
+    /// Messages that wait to be published ([`Publisher::push_later`]), by when they are due, after `after`; at most `limit`.
+    fn scheduled(
+        &self,
+        tenant: &TenantId,
+        after: Option<ScheduleId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Scheduled>, Error>>;
+
+    /// Takes a message back that waits. False if it does not (any more).
+    fn cancel_scheduled(
+        &self,
+        tenant: &TenantId,
+        id: ScheduleId,
+    ) -> impl Future<Output = Result<bool, Error>>;
+
+    // Shared subscriptions, rows.
 
     /// Joins a shared subscription: each of its records goes to one member, as [`Event::Shared`]. A share that begins here
     /// begins with the present.

@@ -14,6 +14,7 @@ use crate::delivery::Delivery;
 use crate::outbox::kind_of;
 use crate::publisher::Publisher;
 use crate::rows::Rows;
+use crate::schedule::{self, ScheduleId, Scheduled};
 use crate::share::{self, ShareJoin, ShareMember};
 use crate::subscriber::Subscriber;
 use crate::topic::{Topic, TopicSpec};
@@ -103,6 +104,19 @@ impl Broker for Core {
             return Err(Error::new(ErrorKind::Invalid, "claim a session"));
         }
         sessions::claim(self.clone(), tenant.clone(), id.into(), sink).await
+    }
+
+    async fn scheduled(
+        &self,
+        tenant: &TenantId,
+        after: Option<ScheduleId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, Error> {
+        schedule::list(self, tenant, after, limit).await
+    }
+
+    async fn cancel_scheduled(&self, tenant: &TenantId, id: ScheduleId) -> Result<bool, Error> {
+        schedule::cancel(self, tenant, id).await
     }
 
     fn join_share(&self, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMember {

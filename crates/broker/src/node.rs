@@ -19,6 +19,7 @@ use crate::captures::Captures;
 use crate::delivery::Batch;
 use crate::dispatch::{CoreTargets, Dispatcher, Routes};
 use crate::endings::Endings;
+use crate::schedule::Schedule;
 use crate::sessions::Registry;
 use crate::share::{SharedDelivery, Shares};
 use crate::topic::Retention;
@@ -65,6 +66,7 @@ pub struct Shared {
     pub(crate) registry: Registry,
     pub(crate) endings: Endings,
     pub(crate) shares: Shares,
+    pub(crate) schedule: Schedule,
     pub(crate) mailboxes: Vec<Arc<CoreMailbox>>,
     pub(crate) counters: Counters,
     /// Topic numbers that this node may give out, by home group.
@@ -129,6 +131,7 @@ impl Foundation {
             registry: Registry::default(),
             endings: Endings::default(),
             shares: Shares::default(),
+            schedule: Schedule::default(),
             mailboxes: self.mailboxes,
             counters: Counters::default(),
             numbers: tokio::sync::Mutex::default(),

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use model::{ErrorKind, GroupId, TenantId, TopicName};
 
-use crate::broker::Sink;
+use crate::broker::{Event, Sink};
 use crate::core_thread::Core;
-use crate::message::{Guarantee, Message};
+use crate::message::{Guarantee, Message, Published};
 use crate::outbox::{Account, Owned, Parked};
 use crate::partition::partition;
+use crate::schedule;
 use crate::topic::Topic;
 
 /// Publishes single messages of one connection, in order.
@@ -45,11 +46,7 @@ impl Publisher {
             return Err(ErrorKind::TooLarge);
         }
         let topic = self.topic(message.subject)?;
-        let ticket = (message.guarantee == Guarantee::Durable).then(|| {
-            let ticket = self.account.next_ticket.get();
-            self.account.next_ticket.set(ticket + 1);
-            ticket
-        });
+        let ticket = (message.guarantee == Guarantee::Durable).then(|| self.next_ticket());
         match topic {
             Ok(topic) => {
                 let number = partition(message.key, message.subject.as_bytes(), topic.shards.len());
@@ -65,6 +62,37 @@ impl Publisher {
             }
         }
         Ok(ticket)
+    }
+
+    /// Publishes a message at `due_ms` (wall ms since the epoch; the past is now), with its guarantee. Answers its ticket if it
+    /// is durable; its decision says that the message waits durably, and `message.rows` are written then. It is published once, also over a
+    /// crash; messages that are due at the same time come in any order.
+    ///
+    /// # Errors
+    /// As [`Publisher::push`].
+    pub fn push_later(&mut self, message: &Message<'_>, due_ms: i64) -> Result<Option<u64>, ErrorKind> {
+        let size = message.value.map_or(0, <[u8]>::len) + message.subject.len();
+        if size > self.core.shared().config.message_bytes_max {
+            return Err(ErrorKind::TooLarge);
+        }
+        let (group, written) = schedule::submit(&self.core, &self.tenant, message, due_ms)?;
+        self.pushed_to = Some(group);
+        let ticket = (message.guarantee == Guarantee::Durable).then(|| self.next_ticket());
+        let account = Rc::clone(&self.account);
+        account.bytes.set(account.bytes.get() + size);
+        self.core.spawn(async move {
+            let result = written.await.map(|_| ()).map_err(|error| error.kind());
+            account.bytes.set(account.bytes.get().saturating_sub(size));
+            let tickets = ticket.map_or(0..0, |ticket| ticket..ticket + 1);
+            account.sink.tell(Event::Published(Published { tickets, result }));
+        });
+        Ok(ticket)
+    }
+
+    fn next_ticket(&self) -> u64 {
+        let ticket = self.account.next_ticket.get();
+        self.account.next_ticket.set(ticket + 1);
+        ticket
     }
 
     /// The group that stores the message that was pushed last, with its rows. None if its topic had to be opened first.

@@ -55,7 +55,9 @@ impl TestNode {
         core.recover().await.expect("what is stored can be read");
         let endings = core.clone();
         let endings = tokio::task::spawn_local(async move { endings.run_endings().await });
-        TestNode { core, shared, node, dir, tasks: vec![running, endings] }
+        let schedule = core.clone();
+        let schedule = tokio::task::spawn_local(async move { schedule.run_schedule().await });
+        TestNode { core, shared, node, dir, tasks: vec![running, endings, schedule] }
     }
 
     /// Stops the node in order and gives its directory back. Everything that the test made of its core must be gone.

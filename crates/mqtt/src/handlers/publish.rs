@@ -10,6 +10,9 @@ use crate::incoming::{AckOf, Received, ReceivedRows};
 use crate::metrics::DropReason;
 use crate::subscription::subject_of;
 
+/// Where messages are published that come later.
+const DELAYED: &str = "$delayed/";
+
 impl<B: Broker> Connection<B> {
     #[inline]
     pub(crate) fn handle_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
@@ -61,9 +64,25 @@ impl<B: Broker> Connection<B> {
         let client = is_marked.then(|| self.client.clone());
         let inbound =
             Inbound { publish, subject, qos: publish.delivery.qos(), publisher: client.as_deref(), rows };
+        if let Some(delayed) = subject.strip_prefix(DELAYED) {
+            return self.push_later(&inbound, delayed);
+        }
         let shared = self.shared.clone();
         let incoming = self.incoming();
         inbound.with_message(|| shared.broker.wall_ms(), |message| incoming.publisher.push(message))
+    }
+
+    /// `$delayed/{seconds}/{topic}`: the same, when the time has come. Its expiry counts from then on.
+    fn push_later(&mut self, inbound: &Inbound<'_>, delayed: &str) -> Result<Option<u64>, model::ErrorKind> {
+        let (seconds, subject) = delayed.split_once('/').ok_or(model::ErrorKind::Invalid)?;
+        let delay_ms = delay_ms(seconds).ok_or(model::ErrorKind::Invalid)?;
+        if subject.is_empty() || subject.starts_with(DELAYED) {
+            return Err(model::ErrorKind::Invalid);
+        }
+        let due_ms = self.shared.broker.wall_ms().saturating_add_unsigned(delay_ms);
+        let inbound = Inbound { subject, ..*inbound };
+        let incoming = self.incoming();
+        inbound.with_message(|| due_ms, |message| incoming.publisher.push_later(message, due_ms))
     }
 
     /// A 5.0 client must hold to our Receive Maximum [MQTT-3.3.4-7]. Older ones were not told: they are slowed by
@@ -118,5 +137,32 @@ impl<B: Broker> Connection<B> {
     }
 }
 
+/// Milliseconds of a delay in seconds, with up to three decimals.
+fn delay_ms(seconds: &str) -> Option<u64> {
+    let (whole, part) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) || part.len() > 3 {
+        return None;
+    }
+    let ms: u64 = format!("{part:0<3}").parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(ms)
+}
+
 /// QoS of a publication as an index.
 const _: () = assert!(Qos::ExactlyOnce as usize == 2);
+
+#[cfg(test)]
+mod tests {
+    use super::delay_ms;
+
+    #[test]
+    fn delays_are_seconds_with_up_to_three_decimals() {
+        for (text, ms) in [("0", 0), ("15", 15_000), ("0.5", 500), ("1.25", 1_250), ("1.001", 1_001)] {
+            assert_eq!(delay_ms(text), Some(ms), "{text}");
+        }
+        assert_eq!(delay_ms("31536000000"), Some(31_536_000_000_000), "a thousand years");
+        for text in ["", ".5", "1.", "1.0001", "-1", "+1", "1e3", " 1", "x", "18446744073709551615"] {
+            assert_eq!(delay_ms(text), None, "{text}");
+        }
+    }
+}

@@ -34,6 +34,9 @@ const COORDINATOR: TaskKind =
 /// Endings of sessions.
 const ENDINGS: TaskKind =
     TaskKind { name: "endings", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
+/// Messages that are published later.
+const SCHEDULE: TaskKind =
+    TaskKind { name: "schedule", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 
 /// A running core.
 pub(super) struct CoreThread(JoinHandle<()>);
@@ -108,8 +111,9 @@ async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Opti
             let _ = plan.ready.send(Err(StartError::Recover(error)));
             return;
         }
-        let (endings, groups) = (core.clone(), core.clone());
+        let (endings, schedule, groups) = (core.clone(), core.clone(), core.clone());
         tasks.spawn_local(ENDINGS, "endings", async move { endings.run_endings().await });
+        tasks.spawn_local(SCHEDULE, "schedule", async move { schedule.run_schedule().await });
         let config = kafka_config(&plan.config);
         tasks.spawn_local(COORDINATOR, "coordinator", async move {
             coordinator.run(&config, groups).await;

@@ -1,0 +1,173 @@
+//! Messages that are published later, over a real node.
+
+use broker::routing::{Dialect, Embedded, Filter, ManyPlace, ManyTakes};
+use broker::{Broker, Core, Guarantee, Message, Retain, ScheduleId, Start};
+use model::TenantId;
+use testkit::{Inbox, TestNode, on_core};
+
+const DIALECT: Dialect = Dialect {
+    separator: b'/',
+    one: b'+',
+    many: b'#',
+    many_takes: ManyTakes::ZeroOrMore,
+    many_place: ManyPlace::End,
+    embedded: Embedded::Refused,
+    empty_levels: true,
+    empty_filter: false,
+    hides_dollar: true,
+};
+const HOUR_MS: i64 = 3_600_000;
+
+/// Puts a message down and waits until it is durable.
+async fn push_later(core: &Core, text: &str, in_ms: i64) {
+    let inbox = Inbox::new();
+    let mut publisher = core.publisher(&TenantId::default(), inbox.sink());
+    let message = Message {
+        subject: "later/1",
+        key: Some(b"k"),
+        value: Some(text.as_bytes()),
+        headers: &[(b"h", Some(b"v"))],
+        guarantee: Guarantee::Durable,
+        retain: Retain::Keep,
+        rows: &[],
+    };
+    let ticket = publisher.push_later(&message, core.wall_ms() + in_ms).expect("taken");
+    assert_eq!(ticket, Some(0));
+    let published = inbox.published().await;
+    assert_eq!((published.tickets, published.result), (0..1, Ok(())));
+    assert_eq!(publisher.in_flight_bytes(), 0);
+}
+
+struct Reader {
+    inbox: Inbox,
+    _subscriber: broker::Subscriber,
+}
+
+impl Reader {
+    fn new(core: &Core) -> Self {
+        let inbox = Inbox::new();
+        let mut subscriber = core.subscriber(&TenantId::default(), inbox.sink());
+        subscriber.start_live();
+        let filter = Filter::parse("later/#", &DIALECT).expect("a legal filter");
+        subscriber.subscribe(&filter, 1, Start::Now).expect("subscribed");
+        Self { inbox, _subscriber: subscriber }
+    }
+
+    async fn next(&self) -> String {
+        let delivery = self.inbox.delivery().await;
+        let records = delivery.batch.records().expect("a sound batch");
+        assert_eq!(records.len(), 1);
+        let record = records.get(0).expect("one");
+        assert_eq!((record.key(), record.header("h")), (Some(&b"k"[..]), Some(Some(&b"v"[..]))));
+        String::from_utf8(record.value().expect("a value").to_vec()).expect("text")
+    }
+}
+
+async fn waiting(core: &Core) -> Vec<ScheduleId> {
+    let found = core.scheduled(&TenantId::default(), None, 100).await.expect("read");
+    found.into_iter().map(|scheduled| scheduled.id).collect()
+}
+
+#[test]
+fn messages_come_when_they_are_due_and_once() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let reader = Reader::new(&node.core);
+        push_later(&node.core, "third", 400).await;
+        push_later(&node.core, "hours", HOUR_MS).await;
+        push_later(&node.core, "second", 200).await;
+        push_later(&node.core, "first", -5).await;
+        let begun = node.core.wall_ms();
+        for text in ["first", "second", "third"] {
+            assert_eq!(reader.next().await, text);
+        }
+        assert!(node.core.wall_ms() - begun >= 150, "not before its time");
+        // Only the one that is far away is left.
+        while waiting(&node.core).await.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(reader.inbox.is_empty());
+    });
+}
+
+#[test]
+fn what_is_due_after_a_restart_comes_after_it() {
+    let kept = std::cell::RefCell::new(None);
+    on_core(async {
+        let node = TestNode::start().await;
+        push_later(&node.core, "soon", 300).await;
+        push_later(&node.core, "hours", HOUR_MS).await;
+        *kept.borrow_mut() = Some(node.stop().await);
+    });
+    on_core(async {
+        let dir = kept.borrow_mut().take().expect("the node before left it");
+        let node = TestNode::start_on(dir).await;
+        let reader = Reader::new(&node.core);
+        assert_eq!(reader.next().await, "soon");
+        while waiting(&node.core).await.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        let subjects = node.core.scheduled(&TenantId::default(), None, 1).await.expect("read");
+        assert_eq!((subjects[0].subject.as_str(), subjects[0].value_bytes), ("later/1", 5));
+    });
+}
+
+#[test]
+fn a_message_can_be_taken_back() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let reader = Reader::new(&node.core);
+        for text in ["a", "b", "c"] {
+            push_later(&node.core, text, HOUR_MS).await;
+        }
+        let tenant = TenantId::default();
+        let all = waiting(&node.core).await;
+        assert_eq!(all.len(), 3);
+        let after = node.core.scheduled(&tenant, Some(all[0]), 100).await.expect("read");
+        assert_eq!(after.iter().map(|scheduled| scheduled.id).collect::<Vec<_>>(), all[1..]);
+        let other = TenantId::new("other").expect("legal");
+        assert!(!node.core.cancel_scheduled(&other, all[1]).await.expect("read"), "not theirs");
+        assert!(node.core.cancel_scheduled(&tenant, all[1]).await.expect("read"));
+        assert!(!node.core.cancel_scheduled(&tenant, all[1]).await.expect("read"), "once");
+        assert_eq!(waiting(&node.core).await, [all[0], all[2]]);
+        assert!(reader.inbox.is_empty());
+    });
+}
+
+#[test]
+fn a_thousand_that_are_due_at_once_all_come() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let reader = Reader::new(&node.core);
+        let inbox = Inbox::new();
+        let mut publisher = node.core.publisher(&TenantId::default(), inbox.sink());
+        let due = node.core.wall_ms() + 100;
+        for number in 0..1000_u32 {
+            let value = number.to_string();
+            let message = Message {
+                subject: "later/1",
+                key: Some(b"k"),
+                value: Some(value.as_bytes()),
+                headers: &[(b"h", Some(b"v"))],
+                guarantee: Guarantee::Durable,
+                retain: Retain::Keep,
+                rows: &[],
+            };
+            publisher.push_later(&message, due).expect("taken");
+        }
+        let mut got = Vec::new();
+        while got.len() < 1000 {
+            let delivery = reader.inbox.delivery().await;
+            let records = delivery.batch.records().expect("a sound batch");
+            let texts = records.iter().map(|record| record.value().expect("a value").to_vec());
+            got.extend(
+                texts.map(|text| String::from_utf8(text).expect("text").parse::<u32>().expect("a number")),
+            );
+        }
+        got.sort_unstable();
+        assert_eq!(got, (0..1000).collect::<Vec<_>>());
+        while !waiting(&node.core).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    });
+}
