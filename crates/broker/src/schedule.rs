@@ -398,7 +398,9 @@ fn again(core: &Core, id: ScheduleId, kind: &ErrorKind) {
     });
 }
 
-type Outcome = oneshot::Receiver<Result<Option<GroupId>, ErrorKind>>;
+/// The group that stores the message, if that is known.
+type Fate = Result<Option<GroupId>, ErrorKind>;
+type Outcome = oneshot::Receiver<Fate>;
 
 /// Pushes the message, unless it was taken back or published already.
 async fn begin(core: &Core, id: ScheduleId) -> Result<Option<Outcome>, Error> {
@@ -427,7 +429,7 @@ async fn begin(core: &Core, id: ScheduleId) -> Result<Option<Outcome>, Error> {
 
 /// Hears of one message.
 struct Once {
-    answer: RefCell<Option<oneshot::Sender<Result<Option<GroupId>, ErrorKind>>>>,
+    answer: RefCell<Option<oneshot::Sender<Fate>>>,
     group: RefCell<Option<GroupId>>,
 }
 
