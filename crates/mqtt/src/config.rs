@@ -3,6 +3,8 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use crate::template::Template;
+
 /// Limits of the MQTT front.
 #[derive(Debug, Clone)]
 pub struct MqttConfig {
@@ -21,9 +23,18 @@ pub struct MqttConfig {
     /// The longest keep alive, in seconds. A 5.0 client that asks for more, or for none, is given this one and told;
     /// older clients, which cannot be told, keep their own. `None`: whatever a client asks for.
     pub keep_alive_max: Option<NonZeroU16>,
+    /// The keep alive, in seconds, of every 5.0 client, whatever it asks for: it is told as Server Keep Alive and held
+    /// against it [MQTT-3.2.2-22]. `None`: as the client asks, up to `keep_alive_max`.
+    pub server_keep_alive: Option<NonZeroU16>,
     /// The longest time, in seconds, for which a session outlives its connection; a client that asks for more is told.
     /// `None`: for ever, if a client asks for that.
     pub session_expiry_max: Option<u32>,
+    /// The greatest topic alias, in both directions: told to 5.0 clients, and not gone beyond where a client permits more.
+    /// 0: none. Each alias in use costs its topic in memory.
+    pub topic_alias_max: u16,
+    /// Response Information for a 5.0 client that asks for some: where it may expect its responses (section 3.2.2.3.15).
+    /// `None`: nobody is told.
+    pub response_information: Option<Template>,
 }
 
 impl Default for MqttConfig {
@@ -35,7 +46,10 @@ impl Default for MqttConfig {
             incoming_bytes_max: 4 << 20,
             connect_timeout: Duration::from_secs(10),
             keep_alive_max: None,
+            server_keep_alive: None,
             session_expiry_max: None,
+            topic_alias_max: 32,
+            response_information: None,
         }
     }
 }

@@ -9,11 +9,11 @@ use model::ErrorKind;
 use net::Turn;
 use tracing::{debug, warn};
 use wire::mqtt::{
-    Ack, AckKind, Disconnect, Exchange, Packet, Peer, Properties, ReasonCode, Version, encode_ack,
-    encode_pingresp,
+    Ack, AckKind, Disconnect, Exchange, Packet, Peer, ReasonCode, Version, encode_ack, encode_pingresp,
 };
 
-use crate::error::{disconnect_reason, publish_reason};
+use crate::aliases::Used;
+use crate::error::{disconnect_reason, publish_reason, reason_of_refusal, reason_string};
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
@@ -44,20 +44,27 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) incoming: Option<Box<Incoming>>,
     pub(crate) outgoing: Option<Box<Outgoing>>,
     pub(crate) saver: Saver,
+    /// Topic aliases towards a client that permits some.
+    pub(crate) aliases: Option<Box<Used>>,
 }
 
 /// Why a connection has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Close {
     /// What a 5.0 client is told.
-    tell: Option<ReasonCode>,
+    tell: Option<(ReasonCode, &'static str)>,
     publishes_will: bool,
 }
 
 impl Close {
     /// The client did something wrong, or we cannot go on.
-    pub(crate) const fn fault(reason: ReasonCode) -> Self {
-        Self { tell: Some(reason), publishes_will: true }
+    pub(crate) fn fault(reason: ReasonCode) -> Self {
+        Self::because(reason, reason.meaning())
+    }
+
+    /// The same, and what was wrong in words, for the Reason String.
+    pub(crate) const fn because(reason: ReasonCode, why: &'static str) -> Self {
+        Self { tell: Some((reason, why)), publishes_will: true }
     }
 
     /// The client said good-bye.
@@ -109,7 +116,9 @@ impl<B: Broker> Connection<B> {
             | Packet::Connack(_)
             | Packet::Suback(_)
             | Packet::Unsuback(_)
-            | Packet::Pingresp => Err(Close::fault(ReasonCode::ProtocolError)),
+            | Packet::Pingresp => {
+                Err(Close::because(ReasonCode::ProtocolError, "this packet has no place here"))
+            }
         }
     }
 
@@ -205,6 +214,7 @@ impl<B: Broker> Connection<B> {
             inbox: &self.inbox,
             saver: &mut self.saver,
             output: turn.output,
+            aliases: self.aliases.as_deref_mut(),
             peer: self.peer,
             client: &self.client,
             limit: usize::from(self.limit),
@@ -241,8 +251,9 @@ impl<B: Broker> Connection<B> {
                     if self.peer.version != Version::V5 {
                         return Err(Close::fault(reason));
                     }
-                    let ack = Ack { packet_id: owed.id, reason, properties: Properties::EMPTY };
-                    // An acknowledgement of five bytes fits every client.
+                    let why = reason_string(error.name());
+                    let ack = Ack { packet_id: owed.id, reason, properties: why.view() };
+                    // An acknowledgement of five bytes fits every client; what explains it is left out if need be.
                     let _ = ack.encode(kind, turn.output.buffer(), &self.peer);
                 }
             }
@@ -281,13 +292,15 @@ impl<B: Broker> Connection<B> {
     fn answer(&mut self, answer: Waiting, turn: &mut Turn<'_>) {
         match answer {
             Waiting::Suback { packet_id, codes, jobs } => {
-                let exchange = Exchange { packet_id, properties: Properties::EMPTY };
+                let why = reason_of_refusal(&codes);
+                let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_suback(&codes, turn.output.buffer(), &self.peer);
                 self.note_unsayable(encoded.is_err());
                 self.with_outgoing(turn, |outgoing, link| outgoing.send_retained(jobs, link));
             }
             Waiting::Unsuback { packet_id, codes } => {
-                let exchange = Exchange { packet_id, properties: Properties::EMPTY };
+                let why = reason_of_refusal(&codes);
+                let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_unsuback(&codes, turn.output.buffer(), &self.peer);
                 self.note_unsayable(encoded.is_err());
             }
@@ -373,11 +386,12 @@ impl<B: Broker> Connection<B> {
 
     /// Tells a 5.0 client why.
     pub(crate) fn say_good_bye(&self, close: Close, turn: &mut Turn<'_>) {
-        if let Some(reason) = close.tell
+        if let Some((reason, why)) = close.tell
             && self.is_v5()
         {
-            let disconnect = Disconnect { reason, properties: Properties::EMPTY };
-            // A DISCONNECT of three bytes fits every client.
+            let why = reason_string(why);
+            let disconnect = Disconnect { reason, properties: why.view() };
+            // A DISCONNECT of three bytes fits every client; what explains it is left out if need be.
             let _ = disconnect.encode(turn.output.buffer(), &self.peer);
         }
     }

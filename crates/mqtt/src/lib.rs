@@ -6,6 +6,7 @@
 //!
 //! Invariant: no other front is known here. This front defines no kind of resource: all that it keeps are sessions and rows.
 
+mod aliases;
 mod config;
 mod connection;
 mod convert;
@@ -19,6 +20,7 @@ mod saver;
 mod session;
 mod state;
 mod subscription;
+mod template;
 mod will;
 mod window;
 
@@ -26,3 +28,4 @@ pub use config::MqttConfig;
 pub use inbox::Event;
 pub use metrics::{Metrics, Sample};
 pub use session::{Front, Session};
+pub use template::{Template, TemplateError};

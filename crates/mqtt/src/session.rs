@@ -17,7 +17,7 @@ use bytes::{Buf, BytesMut};
 use model::TenantId;
 use net::{Closed, Mailbox, Turn};
 use tracing::debug;
-use wire::mqtt::{Decoded, Decoder, Expect, Packet, PropertiesBuf, ReasonCode};
+use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode};
 
 use crate::config::MqttConfig;
 use crate::connection::{Close, Connection};
@@ -29,6 +29,9 @@ use crate::will;
 /// Output above which a connection is no longer read. Deliveries stop long before; what is left is answers to a client that
 /// goes on asking without reading.
 const CHOKE_BYTES: usize = 4 << 20;
+
+/// A CONNACK of 5.0 without properties.
+const CONNACK_BYTES: u32 = 5;
 
 /// MQTT on one core: makes a [`Session`] for each connection that the listener accepts.
 pub struct Front<B: Broker> {
@@ -216,7 +219,7 @@ impl<B: Broker> Session<B> {
             Decoded::NeedMore(_) => None,
             Decoded::Malformed(malformed) => {
                 debug!(client = %connection.client, clause = malformed.clause, "malformed packet");
-                self.end_if(Err(Close::fault(malformed.reason)), turn);
+                self.end_if(Err(Close::because(malformed.reason, malformed.clause)), turn);
                 None
             }
         }
@@ -229,12 +232,12 @@ impl<B: Broker> Session<B> {
             Decoder { expect: Expect::Connect, packet_size_max: self.shared.config.packet_bytes_max };
         match decoder.decode(bytes) {
             Decoded::Packet(Packet::Connect(packet), len) => {
-                match Opening::of(&self.shared, &packet) {
+                match Opening::of(&self.shared, &packet, self.peer.ip()) {
                     Ok(opening) => {
                         opening.claim(&self.shared, &self.inbox);
                         self.phase = Phase::Claiming(Box::new(opening));
                     }
-                    Err(reason) => self.refuse(packet.version, reason, turn),
+                    Err(reason) => self.refuse(&connect::peer_of(&packet), reason, turn),
                 }
                 Some(len)
             }
@@ -246,7 +249,11 @@ impl<B: Broker> Session<B> {
             Decoded::Malformed(malformed) => {
                 debug!(peer = %self.peer, clause = malformed.clause, "refused CONNECT");
                 match malformed.connack {
-                    Some(version) => self.refuse(version, malformed.reason, turn),
+                    // How much the client takes is not known: only the code is sent.
+                    Some(version) => {
+                        let peer = Peer { packet_size_max: CONNACK_BYTES, ..Peer::new(version) };
+                        self.refuse(&peer, malformed.reason, turn);
+                    }
                     None => self.drop_unanswered(turn),
                 }
                 None
@@ -266,13 +273,13 @@ impl<B: Broker> Session<B> {
                     self.end_if(Err(Close::fault(ReasonCode::SessionTakenOver)), turn);
                 }
             }
-            Err(kind) => self.refuse(opening.version(), crate::error::connect_reason(kind), turn),
+            Err(kind) => self.refuse(opening.peer(), crate::error::connect_reason(kind), turn),
         }
     }
 
-    fn refuse(&mut self, version: wire::mqtt::Version, reason: ReasonCode, turn: &mut Turn<'_>) {
+    fn refuse(&mut self, peer: &Peer, reason: ReasonCode, turn: &mut Turn<'_>) {
         self.shared.metrics.connects_refused.add(1);
-        connect::refuse(version, reason, turn);
+        connect::refuse(peer, reason, turn);
         self.phase = Phase::Closed;
         turn.close();
     }
@@ -313,6 +320,6 @@ mod tests {
         let session = size_of::<Session<broker::Core>>();
         let connection = size_of::<Connection<broker::Core>>();
         assert!(session <= 96, "{session}");
-        assert!(connection <= 320, "{connection}");
+        assert!(connection <= 328, "{connection}");
     }
 }

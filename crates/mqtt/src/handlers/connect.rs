@@ -1,6 +1,7 @@
 //! CONNECT (section 3.1), in two steps: what the packet wants, then what the session registry answers.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,15 +12,19 @@ use bytes::Bytes;
 use model::Error;
 use net::Turn;
 use tracing::warn;
-use wire::mqtt::{Connack, Connect, Peer, Properties, PropertiesBuf, Property, ReasonCode, Version};
+use wire::mqtt::{Connack, Connect, Peer, PropertiesBuf, Property, ReasonCode, Version};
 
+use crate::aliases::Used;
+use crate::config::MqttConfig;
 use crate::connection::{Connection, keep_of};
+use crate::error::reason_string;
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
 use crate::outgoing::Outgoing;
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::State;
+use crate::template::Who;
 use crate::will::{self, Will};
 
 /// Rows that one scan asks for.
@@ -39,7 +44,11 @@ pub(crate) struct Opening {
     expiry: u32,
     is_expiry_ours: bool,
     limit: u16,
+    /// Greatest topic alias towards the client.
+    alias_max: u16,
     will: Option<Box<Will>>,
+    /// What the client is told of where its responses go.
+    response_information: Option<Box<str>>,
 }
 
 /// A session that is ours.
@@ -53,14 +62,18 @@ pub(crate) struct Claimed {
 
 impl Opening {
     /// Checks and translates a CONNECT.
-    pub(crate) fn of<B: Broker>(shared: &Shared<B>, packet: &Connect<'_>) -> Result<Self, ReasonCode> {
+    pub(crate) fn of<B: Broker>(
+        shared: &Shared<B>,
+        packet: &Connect<'_>,
+        host: IpAddr,
+    ) -> Result<Self, ReasonCode> {
         let (config, properties) = (&shared.config, &packet.properties);
         if properties.authentication_method().is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
         let is_v5 = packet.version == Version::V5;
         let is_assigned = packet.client_id.is_empty();
-        let client = match is_assigned {
+        let client: Arc<str> = match is_assigned {
             true => format!("auto-{:016x}{:016x}", shared.broker.random(), shared.broker.random()).into(),
             false => packet.client_id.into(),
         };
@@ -70,22 +83,20 @@ impl Opening {
             (false, false) => u32::MAX,
         };
         let expiry = wanted.min(config.session_expiry_max.unwrap_or(u32::MAX));
-        let keep_alive = match config.keep_alive_max.map(NonZeroU16::get) {
-            Some(most) if is_v5 && (packet.keep_alive == 0 || packet.keep_alive > most) => most,
-            Some(_) | None => packet.keep_alive,
-        };
+        let keep_alive = if is_v5 { keep_alive(config, packet.keep_alive) } else { packet.keep_alive };
         let receive_maximum = properties.receive_maximum().unwrap_or(NonZeroU16::MAX);
         let will = match &packet.will {
             Some(will) => Some(Box::new(Will::of(will).ok_or(ReasonCode::PacketTooLarge)?)),
             None => None,
         };
-        let peer = Peer {
-            version: packet.version,
-            packet_size_max: properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get),
-            problem_information: properties.request_problem_information().unwrap_or(true),
+        let who = Who { client: &client, user: packet.user_name, host };
+        let response_information = match &config.response_information {
+            Some(template) if properties.request_response_information() == Some(true) => template.fill(&who),
+            Some(_) | None => None,
         };
         Ok(Self {
-            peer,
+            peer: peer_of(packet),
+            response_information: response_information.map(String::into_boxed_str),
             client,
             is_assigned,
             clean_start: packet.clean_start,
@@ -94,12 +105,13 @@ impl Opening {
             expiry,
             is_expiry_ours: expiry != wanted,
             limit: receive_maximum.min(config.in_flight_max).get(),
+            alias_max: properties.topic_alias_maximum().unwrap_or(0).min(config.topic_alias_max),
             will,
         })
     }
 
-    pub(crate) fn version(&self) -> Version {
-        self.peer.version
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Makes the connection the owner of its session; what comes of it is told to the inbox.
@@ -118,6 +130,27 @@ impl Opening {
                 }
             }
         });
+    }
+}
+
+/// What the client says of what may be sent to it.
+pub(crate) fn peer_of(packet: &Connect<'_>) -> Peer {
+    let properties = &packet.properties;
+    Peer {
+        version: packet.version,
+        packet_size_max: properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get),
+        problem_information: properties.request_problem_information().unwrap_or(true),
+    }
+}
+
+/// The keep alive of a 5.0 client that asks for `wanted` seconds.
+fn keep_alive(config: &MqttConfig, wanted: u16) -> u16 {
+    if let Some(ours) = config.server_keep_alive {
+        return ours.get();
+    }
+    match config.keep_alive_max {
+        Some(most) if wanted == 0 || wanted > most.get() => most.get(),
+        Some(_) | None => wanted,
     }
 }
 
@@ -248,6 +281,7 @@ pub(crate) fn accept<B: Broker>(
         incoming: None,
         outgoing: None,
         saver: Saver::default(),
+        aliases: Used::new(opening.alias_max),
         shared,
         inbox,
     });
@@ -273,11 +307,13 @@ fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, tu
             Some(Property::ReceiveMaximum(config.receive_maximum)),
             NonZeroU32::new(config.packet_bytes_max).map(Property::MaximumPacketSize),
             opening.is_assigned.then_some(Property::AssignedClientIdentifier(&opening.client)),
+            (config.topic_alias_max != 0).then_some(Property::TopicAliasMaximum(config.topic_alias_max)),
             Some(Property::SharedSubscriptionAvailable(false)),
             opening.is_keep_alive_ours.then_some(Property::ServerKeepAlive(opening.keep_alive)),
+            opening.response_information.as_deref().map(Property::ResponseInformation),
         ];
         for property in told.into_iter().flatten() {
-            // Each is far below what a property can hold.
+            // One that a property cannot hold is not told.
             let _ = properties.push(property);
         }
     }
@@ -290,10 +326,11 @@ fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, tu
 }
 
 /// Answers a CONNECT that is not accepted.
-pub(crate) fn refuse(version: Version, reason: ReasonCode, turn: &mut Turn<'_>) {
-    let connack = Connack { session_present: false, reason, properties: Properties::EMPTY };
+pub(crate) fn refuse(peer: &Peer, reason: ReasonCode, turn: &mut Turn<'_>) {
+    let why = reason_string(reason.meaning());
+    let connack = Connack { session_present: false, reason, properties: why.view() };
     // An older version without a return code for this reason is only closed.
-    let _ = connack.encode(turn.output.buffer(), &Peer::new(version));
+    let _ = connack.encode(turn.output.buffer(), peer);
 }
 
 #[cfg(test)]
@@ -307,7 +344,7 @@ mod tests {
         for version in [Version::V31, Version::V311, Version::V5] {
             let (mut output, mut closing) = (net::Output::new(), false);
             let mut turn = Turn::new(std::time::Instant::now(), &mut output, &mut closing);
-            refuse(version, connect_reason(ErrorKind::Unavailable), &mut turn);
+            refuse(&Peer::new(version), connect_reason(ErrorKind::Unavailable), &mut turn);
             let bytes = output.take();
             assert_eq!(bytes[2], 0);
             assert_eq!(bytes[3], if version == Version::V5 { 0x88 } else { 3 });

@@ -22,6 +22,7 @@ use broker::{Batch, Broker, CatchUp, Cursor, Delivery, Picked, Start, Subscriber
 use net::Output;
 use wire::mqtt::{AckKind, Peer, encode_ack};
 
+use crate::aliases::Used;
 use crate::inbox::{Inbox, Told};
 use crate::saver::Saver;
 use crate::session::Shared;
@@ -47,6 +48,8 @@ pub(crate) struct Link<'a, B: Broker> {
     pub(crate) inbox: &'a Rc<Inbox>,
     pub(crate) saver: &'a mut Saver,
     pub(crate) output: &'a mut Output,
+    /// Topic aliases, if the client permits some.
+    pub(crate) aliases: Option<&'a mut Used>,
     pub(crate) peer: Peer,
     pub(crate) client: &'a str,
     /// Exchanges that may be in flight.

@@ -2,9 +2,11 @@
 //! the requirement that it shows.
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+mod aliases;
 mod connect;
 mod link;
 mod publish;
+mod reasons;
 mod session;
 mod subscribe;
 mod will;
