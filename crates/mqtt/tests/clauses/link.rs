@@ -19,8 +19,10 @@ use wire::mqtt::{
     encode_pingreq,
 };
 
+use crate::hand::Hand;
+
 /// How long a client waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node with an MQTT listener.
 pub(crate) struct Broker {
@@ -47,11 +49,17 @@ impl Broker {
         tokio::task::spawn_local(async move {
             let io = CoreIo::new();
             while let Ok((stream, peer)) = listener.accept().await {
-                let (session, mailbox) = served.session(peer);
+                let (session, mailbox) = session_of(&served, peer);
                 tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, std::future::pending()));
             }
         });
         Broker { node, front, address }
+    }
+
+    /// A connection without a socket, whose time the test moves.
+    pub(crate) fn hand(&self) -> Hand {
+        let (session, mailbox) = session_of(&self.front, ([127, 0, 0, 1], 1).into());
+        Hand::new(session, mailbox)
     }
 
     /// The value of a counter, summed over its labels.
@@ -85,6 +93,13 @@ impl Broker {
     pub(crate) async fn stop(self) -> TempDir {
         self.node.stop().await
     }
+}
+
+fn session_of(
+    front: &Front<broker::Core>,
+    peer: SocketAddr,
+) -> (mqtt::Session<broker::Core>, net::Mailbox<mqtt::Event>) {
+    front.session(peer)
 }
 
 /// A directory that goes from one core to the next.

@@ -4,9 +4,14 @@
 
 mod aliases;
 mod connect;
+mod delivery;
+mod framing;
+mod hand;
+mod identity;
 mod link;
 mod publish;
 mod reasons;
 mod session;
 mod subscribe;
+mod time;
 mod will;
