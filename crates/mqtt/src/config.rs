@@ -3,6 +3,9 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use wire::mqtt::SubscribeOptions;
+
+use crate::rewrite::Rewrite;
 use crate::template::Template;
 
 /// Limits of the MQTT front.
@@ -35,6 +38,22 @@ pub struct MqttConfig {
     /// Response Information for a 5.0 client that asks for some: where it may expect its responses (section 3.2.2.3.15).
     /// `None`: nobody is told.
     pub response_information: Option<Template>,
+    /// Whether `$exclusive/{filter}` is a subscription that one client at a time may have; if not, it is refused.
+    pub exclusive_subscriptions: bool,
+    /// Other names for topics and filters; the first rule that matches is applied.
+    pub rewrites: Vec<Rewrite>,
+    /// Subscriptions that every client has from its CONNACK on, without asking.
+    pub auto_subscribe: Vec<AutoSubscribe>,
+}
+
+/// A subscription that clients are given when they connect. A client that its filter cannot be filled in for (it has no user
+/// name, say) does without; one that has it already keeps it with these options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoSubscribe {
+    /// What to subscribe to.
+    pub filter: Template,
+    /// How.
+    pub options: SubscribeOptions,
 }
 
 impl Default for MqttConfig {
@@ -50,6 +69,9 @@ impl Default for MqttConfig {
             session_expiry_max: None,
             topic_alias_max: 32,
             response_information: None,
+            exclusive_subscriptions: true,
+            rewrites: Vec::new(),
+            auto_subscribe: Vec::new(),
         }
     }
 }

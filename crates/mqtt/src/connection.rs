@@ -1,5 +1,6 @@
 //! A client that is connected: what its packets change, what it is told, and how it leaves. Hot path.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +15,14 @@ use wire::mqtt::{
 
 use crate::aliases::Used;
 use crate::error::{disconnect_reason, publish_reason, reason_of_refusal, reason_string};
+use crate::exclusive::{Asking, Exclusives};
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::saver::{Saver, Waiting};
 use crate::session::Shared;
 use crate::state::{State, StoredWill};
+use crate::template::Who;
 use crate::will::Will;
 
 /// Bound: answers that wait for the session's state to be durable before the socket is no longer read.
@@ -44,8 +47,18 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) incoming: Option<Box<Incoming>>,
     pub(crate) outgoing: Option<Box<Outgoing>>,
     pub(crate) saver: Saver,
+    /// Who it is, where rules ask for it.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// Exclusive subscriptions, once there are some.
+    pub(crate) exclusive: Option<Box<Exclusives>>,
     /// Topic aliases towards a client that permits some.
     pub(crate) aliases: Option<Box<Used>>,
+}
+
+/// What is known of a client beside its identifier.
+pub(crate) struct Identity {
+    pub(crate) user: Option<Box<str>>,
+    pub(crate) host: IpAddr,
 }
 
 /// Why a connection has to end.
@@ -146,6 +159,15 @@ impl<B: Broker> Connection<B> {
                 self.with_outgoing(turn, |outgoing, link| outgoing.loaded(loaded, link));
             }
             Told::Loaded(Err(kind)) => return Err(Close::fault(disconnect_reason(kind))),
+            Told::Exclusive(Ok(mut grant)) => {
+                let exclusive = self.exclusive.get_or_insert_default();
+                exclusive.held.extend(grant.take());
+                exclusive.asking = Asking::Answered;
+            }
+            Told::Exclusive(Err(kind)) => {
+                warn!(client = %self.client, err = %kind, "an exclusive subscription could not be stored");
+                return Err(Close::fault(disconnect_reason(kind)));
+            }
             // Only a connection that is not accepted yet waits for this.
             Told::Claimed(_) => {}
         }
@@ -179,9 +201,26 @@ impl<B: Broker> Connection<B> {
                 && incoming.releasing.next.len() <= usize::from(u16::MAX)
         }) && self.saver.backlog() <= WAITING_MAX + usize::from(self.limit)
             && self.outgoing.as_ref().is_none_or(|outgoing| outgoing.retained_backlog() <= SUBSCRIPTIONS_MAX)
+            && !self.is_asking()
+    }
+
+    /// Whether the packet at hand has to be looked at again when rows are there.
+    #[inline]
+    pub(crate) fn is_asking(&self) -> bool {
+        self.exclusive.as_ref().is_some_and(|exclusive| exclusive.asking == Asking::Waiting)
     }
 
     // What handlers share.
+
+    /// Who the client is, for templates.
+    pub(crate) fn who(&self) -> Who<'_> {
+        let identity = self.identity.as_deref();
+        Who {
+            client: &self.client,
+            user: identity.and_then(|identity| identity.user.as_deref()),
+            host: identity.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |identity| identity.host),
+        }
+    }
 
     /// Whether the session outlives the connection.
     pub(crate) fn is_persistent(&self) -> bool {
@@ -402,6 +441,11 @@ impl<B: Broker> Connection<B> {
         let will = self.will.take().filter(|_| publishes_will);
         let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
         let state = self.is_persistent().then(|| self.state(will).encode());
+        if let Some(exclusive) = self.exclusive.take()
+            && (self.expiry == 0 || !self.inbox.is_wanted())
+        {
+            exclusive.leave(&self.shared, &self.client, self.expiry);
+        }
         let farewell = Farewell { lease: self.lease, state, keep: keep_of(self.expiry) };
         // A publication of QoS 2 whose fate is open: the session is given up when its identifier is known.
         let pushed = match &self.incoming {

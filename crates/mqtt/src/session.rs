@@ -21,6 +21,7 @@ use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCo
 
 use crate::config::MqttConfig;
 use crate::connection::{Close, Connection};
+use crate::exclusive;
 use crate::handlers::connect::{self, Opening};
 use crate::inbox::{Event, Inbox, Told};
 use crate::metrics::Metrics;
@@ -49,6 +50,11 @@ pub(crate) struct Shared<B: Broker> {
 }
 
 impl<B: Broker> Shared<B> {
+    /// This node, as rows name it.
+    pub(crate) fn node(&self) -> u64 {
+        self.broker.node_id().0
+    }
+
     /// Runs what takes time on this core. It is dropped with the core, and tells what it found through an inbox.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         tokio::task::spawn_local(future);
@@ -68,10 +74,11 @@ impl<B: Broker> Front<B> {
         Self { shared: Rc::new(shared) }
     }
 
-    /// Takes up what a restart interrupted (wills that wait for their delay): once per node, on one core, before
+    /// Takes up what a restart interrupted (wills that wait for their delay, exclusive subscriptions): once per node, on one core, before
     /// connections are accepted.
     pub async fn recover(&self) -> Result<(), model::Error> {
-        will::recover(&self.shared).await
+        will::recover(&self.shared).await?;
+        exclusive::recover(&self.shared).await
     }
 
     /// A new connection, for [`net::drive`].
@@ -213,6 +220,10 @@ impl<B: Broker> Session<B> {
         match decoder.decode(bytes) {
             Decoded::Packet(packet, len) => {
                 let handled = connection.handle_packet(&packet, turn);
+                if connection.is_asking() {
+                    // It is looked at again.
+                    return None;
+                }
                 self.end_if(handled, turn);
                 Some(len)
             }
@@ -320,6 +331,6 @@ mod tests {
         let session = size_of::<Session<broker::Core>>();
         let connection = size_of::<Connection<broker::Core>>();
         assert!(session <= 96, "{session}");
-        assert!(connection <= 328, "{connection}");
+        assert!(connection <= 352, "{connection}");
     }
 }

@@ -12,18 +12,21 @@ use bytes::Bytes;
 use model::Error;
 use net::Turn;
 use tracing::warn;
-use wire::mqtt::{Connack, Connect, Peer, PropertiesBuf, Property, ReasonCode, Version};
+use wire::mqtt::{Connack, Connect, Peer, PropertiesBuf, Property, ReasonCode, Version, Will as WillPacket};
 
 use crate::aliases::Used;
 use crate::config::MqttConfig;
-use crate::connection::{Connection, keep_of};
+use crate::connection::{Connection, Identity, keep_of};
 use crate::error::reason_string;
+use crate::exclusive::{Exclusives, Grant};
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
 use crate::outgoing::Outgoing;
+use crate::rewrite;
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::State;
+use crate::subscription::EXCLUSIVE;
 use crate::template::Who;
 use crate::will::{self, Will};
 
@@ -47,6 +50,8 @@ pub(crate) struct Opening {
     /// Greatest topic alias towards the client.
     alias_max: u16,
     will: Option<Box<Will>>,
+    /// Who it is, where rules ask for it.
+    identity: Option<Box<Identity>>,
     /// What the client is told of where its responses go.
     response_information: Option<Box<str>>,
 }
@@ -58,6 +63,8 @@ pub(crate) struct Claimed {
     /// The session that comes back.
     state: Option<State>,
     received: BTreeMap<u16, Received>,
+    /// Its exclusive subscriptions.
+    grant: Option<Grant>,
 }
 
 impl Opening {
@@ -85,17 +92,25 @@ impl Opening {
         let expiry = wanted.min(config.session_expiry_max.unwrap_or(u32::MAX));
         let keep_alive = if is_v5 { keep_alive(config, packet.keep_alive) } else { packet.keep_alive };
         let receive_maximum = properties.receive_maximum().unwrap_or(NonZeroU16::MAX);
+        let who = Who { client: &client, user: packet.user_name, host };
         let will = match &packet.will {
-            Some(will) => Some(Box::new(Will::of(will).ok_or(ReasonCode::PacketTooLarge)?)),
+            Some(will) => {
+                let topic = rewrite::topic(&config.rewrites, will.topic, &who);
+                let topic = topic.map_err(|_| ReasonCode::TopicNameInvalid)?;
+                let will = WillPacket { topic: &topic, ..*will };
+                Some(Box::new(Will::of(&will).ok_or(ReasonCode::PacketTooLarge)?))
+            }
             None => None,
         };
-        let who = Who { client: &client, user: packet.user_name, host };
+        let has_rules = !config.rewrites.is_empty() || !config.auto_subscribe.is_empty();
+        let identity = has_rules.then(|| Box::new(Identity { user: packet.user_name.map(Box::from), host }));
         let response_information = match &config.response_information {
             Some(template) if properties.request_response_information() == Some(true) => template.fill(&who),
             Some(_) | None => None,
         };
         Ok(Self {
             peer: peer_of(packet),
+            identity,
             response_information: response_information.map(String::into_boxed_str),
             client,
             is_assigned,
@@ -122,7 +137,7 @@ impl Opening {
             let claimed = claim(&task, &inbox, &client, (clean_start, expiry)).await;
             match claimed {
                 // The client did not wait for its answer.
-                Ok(claimed) if inbox.is_closed() => claimed.abandon(&inbox, expiry),
+                Ok(claimed) if inbox.is_closed() => claimed.abandon(&task, &inbox, (&client, expiry)),
                 Ok(claimed) => inbox.post(Told::Claimed(Box::new(Ok(claimed)))),
                 Err(error) => {
                     warn!(client = %client, err = %error, "a session could not be claimed");
@@ -155,7 +170,13 @@ fn keep_alive(config: &MqttConfig, wanted: u16) -> u16 {
 }
 
 impl Claimed {
-    fn abandon(self, inbox: &Inbox, expiry: u32) {
+    fn abandon<B: Broker>(self, shared: &Rc<Shared<B>>, inbox: &Inbox, whose: (&str, u32)) {
+        let (client, expiry) = whose;
+        if let Some(mut grant) = self.grant
+            && !inbox.is_wanted()
+        {
+            Exclusives::of(grant.take()).leave(shared, client, expiry);
+        }
         let state = self.state.unwrap_or(State { incarnation: self.incarnation, ..State::default() });
         let state = (expiry != 0).then(|| state.encode());
         inbox.depart(0, Farewell { lease: self.lease, state, keep: keep_of(expiry) });
@@ -182,10 +203,10 @@ async fn claim<B: Broker>(
         state
     });
     match state {
-        Some(state) if !clean_start => resume(shared, lease, state, expiry).await,
+        Some(state) if !clean_start => resume(shared, (lease, state), client, expiry).await,
         old => {
             if let Some(old) = old {
-                forget(shared, old).await;
+                forget(shared, old, client).await;
             }
             let incarnation = shared.broker.random();
             let state = State { incarnation, ..State::default() };
@@ -195,19 +216,21 @@ async fn claim<B: Broker>(
             } else if was_stored {
                 lease.save(Bytes::new(), keep_of(0)).await?;
             }
-            Ok(Claimed { lease, incarnation, state: None, received: BTreeMap::new() })
+            Ok(Claimed { lease, incarnation, state: None, received: BTreeMap::new(), grant: None })
         }
     }
 }
 
 async fn resume<B: Broker>(
     shared: &Rc<Shared<B>>,
-    lease: SessionLease,
-    mut state: State,
+    session: (SessionLease, State),
+    client: &str,
     expiry: u32,
 ) -> Result<Claimed, Error> {
+    let (lease, mut state) = session;
     will::settle(shared, std::mem::take(&mut state.will), false).await;
     let received = received(shared, state.incarnation).await?;
+    let grant = exclusives(shared, client, expiry, &mut state).await?;
     match expiry {
         // It ends with this connection, also by a crash.
         0 => lease.save(Bytes::new(), keep_of(0)).await?,
@@ -215,7 +238,28 @@ async fn resume<B: Broker>(
         seconds if seconds != u32::MAX => lease.save(state.encode(), keep_of(expiry)).await?,
         _ => {}
     }
-    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received })
+    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received, grant })
+}
+
+/// Takes what the session has alone; what another client has by now is no subscription of it any more.
+async fn exclusives<B: Broker>(
+    shared: &Rc<Shared<B>>,
+    client: &str,
+    expiry: u32,
+    state: &mut State,
+) -> Result<Option<Grant>, Error> {
+    let texts = exclusive_texts(state);
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let grant = Grant::of(shared, client, expiry, texts).await?;
+    state.subscriptions.retain(|known| !known.text.starts_with(EXCLUSIVE) || grant.holds(&known.text));
+    Ok(Some(grant))
+}
+
+fn exclusive_texts(state: &State) -> Vec<Box<str>> {
+    let texts = state.subscriptions.iter().map(|known| &known.text);
+    texts.filter(|text| text.starts_with(EXCLUSIVE)).cloned().collect()
 }
 
 /// Packet identifiers of QoS 2 publications that were stored and not released, from all groups [MQTT-4.3.3-10].
@@ -241,7 +285,14 @@ async fn received<B: Broker>(
 }
 
 /// The session ends [MQTT-3.1.2-4]: its will is due, and its packet identifiers mean nothing any more.
-async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State) {
+async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State, client: &str) {
+    let texts = exclusive_texts(&old);
+    if !texts.is_empty() {
+        // What is got here is given back at once.
+        if let Err(error) = Grant::of(shared, client, 0, texts).await {
+            warn!(client, err = %error, "exclusive subscriptions could not be given up");
+        }
+    }
     will::settle(shared, old.will, true).await;
     let task = Rc::clone(shared);
     let incarnation = old.incarnation;
@@ -282,6 +333,8 @@ pub(crate) fn accept<B: Broker>(
         outgoing: None,
         saver: Saver::default(),
         aliases: Used::new(opening.alias_max),
+        exclusive: claimed.grant.map(|mut grant| Box::new(Exclusives::of(grant.take()))),
+        identity: opening.identity,
         shared,
         inbox,
     });
@@ -295,6 +348,7 @@ pub(crate) fn accept<B: Broker>(
         connection.outgoing = Some(Box::new(outgoing));
         connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
     }
+    connection.auto_subscribe(turn);
     connection
 }
 

@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 
 use broker::{Broker, RowWrite};
+use model::ErrorKind;
 use net::Turn;
 use wire::mqtt::{Delivery, Publish, Qos, ReasonCode};
 
@@ -11,6 +12,7 @@ use crate::connection::{Close, Connection};
 use crate::convert::Inbound;
 use crate::incoming::{AckOf, Received, ReceivedRows};
 use crate::metrics::DropReason;
+use crate::rewrite::{self, Unusable};
 use crate::subscription::subject_of;
 
 const NO_TOPIC: Close = Close::because(ReasonCode::ProtocolError, "this topic alias has no topic yet");
@@ -19,11 +21,43 @@ impl<B: Broker> Connection<B> {
     #[inline]
     pub(crate) fn handle_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
         match publish.properties.topic_alias() {
-            None => self.take_publish(publish, turn),
+            None => self.rewrite_publish(publish, turn),
             Some(alias) => {
                 let topic = self.topic_of_alias(alias, publish.topic)?;
+                self.rewrite_publish(&Publish { topic: &topic, ..*publish }, turn)
+            }
+        }
+    }
+
+    #[inline]
+    fn rewrite_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        if self.shared.config.rewrites.is_empty() {
+            return self.take_publish(publish, turn);
+        }
+        match rewrite::topic(&self.shared.config.rewrites, publish.topic, &self.who()) {
+            Ok(topic) => {
+                let topic = Rc::<str>::from(topic);
                 self.take_publish(&Publish { topic: &topic, ..*publish }, turn)
             }
+            Err(Unusable) => self.refuse_publish(publish, ErrorKind::Invalid, turn),
+        }
+    }
+
+    /// Answers a publication that is not even tried.
+    fn refuse_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        kind: ErrorKind,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Close> {
+        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        match publish.delivery {
+            Delivery::AtMostOnce => {
+                self.shared.metrics.drop_one(DropReason::Refused);
+                Ok(())
+            }
+            Delivery::AtLeastOnce { id, .. } => self.note_pushed(id, AckOf::Qos1, Err(kind), turn),
+            Delivery::ExactlyOnce { id, .. } => self.note_pushed(id, AckOf::Qos2, Err(kind), turn),
         }
     }
 
@@ -80,7 +114,7 @@ impl<B: Broker> Connection<B> {
         publish: &Publish<'_>,
         subject: &str,
         rows: &[RowWrite],
-    ) -> Result<Option<u64>, model::ErrorKind> {
+    ) -> Result<Option<u64>, ErrorKind> {
         let is_marked = self.outgoing.as_ref().is_some_and(|outgoing| outgoing.marks_publisher(subject));
         let client = is_marked.then(|| self.client.clone());
         let inbound =
@@ -122,7 +156,7 @@ impl<B: Broker> Connection<B> {
         &mut self,
         id: NonZeroU16,
         of: AckOf,
-        pushed: Result<Option<u64>, model::ErrorKind>,
+        pushed: Result<Option<u64>, ErrorKind>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Close> {
         let incoming = self.incoming();

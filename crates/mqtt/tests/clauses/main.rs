@@ -11,6 +11,7 @@ mod identity;
 mod link;
 mod publish;
 mod reasons;
+mod rules;
 mod session;
 mod subscribe;
 mod time;
