@@ -3,8 +3,8 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use wire::mqtt::SubscribeOptions;
-
+use crate::auto::AutoSubscribe;
+use crate::pace::RateLimit;
 use crate::rewrite::Rewrite;
 use crate::template::Template;
 
@@ -40,20 +40,12 @@ pub struct MqttConfig {
     pub response_information: Option<Template>,
     /// Whether `$exclusive/{filter}` is a subscription that one client at a time may have; if not, it is refused.
     pub exclusive_subscriptions: bool,
+    /// How fast one client may send. It is slowed by not reading.
+    pub rate_limit: RateLimit,
     /// Other names for topics and filters; the first rule that matches is applied.
     pub rewrites: Vec<Rewrite>,
     /// Subscriptions that every client has from its CONNACK on, without asking.
     pub auto_subscribe: Vec<AutoSubscribe>,
-}
-
-/// A subscription that clients are given when they connect. A client that its filter cannot be filled in for (it has no user
-/// name, say) does without; one that has it already keeps it with these options.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AutoSubscribe {
-    /// What to subscribe to.
-    pub filter: Template,
-    /// How.
-    pub options: SubscribeOptions,
 }
 
 impl Default for MqttConfig {
@@ -70,6 +62,7 @@ impl Default for MqttConfig {
             topic_alias_max: 32,
             response_information: None,
             exclusive_subscriptions: true,
+            rate_limit: RateLimit::default(),
             rewrites: Vec::new(),
             auto_subscribe: Vec::new(),
         }

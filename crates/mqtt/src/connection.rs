@@ -19,6 +19,7 @@ use crate::exclusive::{Asking, Exclusives};
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
+use crate::pace::Pace;
 use crate::saver::{Saver, Waiting};
 use crate::session::Shared;
 use crate::state::{State, StoredWill};
@@ -51,6 +52,8 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) identity: Option<Box<Identity>>,
     /// Exclusive subscriptions, once there are some.
     pub(crate) exclusive: Option<Box<Exclusives>>,
+    /// How fast it may send, where that is limited.
+    pub(crate) pace: Option<Box<Pace>>,
     /// Topic aliases towards a client that permits some.
     pub(crate) aliases: Option<Box<Used>>,
 }
@@ -175,6 +178,12 @@ impl<B: Broker> Connection<B> {
     }
 
     pub(crate) fn handle_deadline(&mut self, turn: &mut Turn<'_>) -> Result<(), Close> {
+        if let Some(pace) = &mut self.pace
+            && pace.go_on(turn.now)
+        {
+            // It could not be heard until now.
+            self.heard = turn.now;
+        }
         if self.silence_max.is_zero() || turn.now < self.heard + self.silence_max {
             return Ok(());
         }
@@ -189,10 +198,7 @@ impl<B: Broker> Connection<B> {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let silence = (!self.silence_max.is_zero()).then(|| self.heard + self.silence_max);
-        match (silence, self.saver.deadline()) {
-            (Some(silence), Some(saving)) => Some(silence.min(saving)),
-            (silence, saving) => silence.or(saving),
-        }
+        [silence, self.saver.deadline(), self.paused_until()].into_iter().flatten().min()
     }
 
     pub(crate) fn wants_input(&self) -> bool {
@@ -202,6 +208,21 @@ impl<B: Broker> Connection<B> {
         }) && self.saver.backlog() <= WAITING_MAX + usize::from(self.limit)
             && self.outgoing.as_ref().is_none_or(|outgoing| outgoing.retained_backlog() <= SUBSCRIPTIONS_MAX)
             && !self.is_asking()
+            && self.paused_until().is_none()
+    }
+
+    /// A packet of so many bytes was taken.
+    #[inline]
+    pub(crate) fn note_taken(&mut self, bytes: usize, is_publish: bool, now: Instant) {
+        if let Some(pace) = &mut self.pace
+            && pace.take(bytes, is_publish, now)
+        {
+            self.shared.metrics.pauses.add(1);
+        }
+    }
+
+    fn paused_until(&self) -> Option<Instant> {
+        self.pace.as_ref().and_then(|pace| pace.paused_until())
     }
 
     /// Whether the packet at hand has to be looked at again when rows are there.

@@ -7,6 +7,7 @@
 //! Invariant: no other front is known here. This front defines no kind of resource: all that it keeps are sessions and rows.
 
 mod aliases;
+mod auto;
 mod config;
 mod connection;
 mod convert;
@@ -17,6 +18,7 @@ mod inbox;
 mod incoming;
 mod metrics;
 mod outgoing;
+mod pace;
 mod rewrite;
 mod saver;
 mod session;
@@ -26,9 +28,11 @@ mod template;
 mod will;
 mod window;
 
-pub use config::{AutoSubscribe, MqttConfig};
+pub use auto::{AutoSubscribe, AutoSubscribeError};
+pub use config::MqttConfig;
 pub use inbox::Event;
 pub use metrics::{Metrics, Sample};
+pub use pace::RateLimit;
 pub use rewrite::{Rewrite, RewriteAction, RewriteError};
 pub use session::{Front, Session};
 pub use template::{Template, TemplateError};

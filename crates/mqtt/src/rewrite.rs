@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use broker::routing::Filter;
 use regex::Regex;
@@ -37,6 +38,8 @@ pub struct Rewrite {
 /// Why something is no rule.
 #[derive(Debug)]
 pub enum RewriteError {
+    /// The line does not have its four fields.
+    Fields,
     /// The filter is none.
     Filter,
     /// The regular expression is none, or too large.
@@ -88,6 +91,23 @@ impl Rewrite {
     }
 }
 
+/// As settings write it: action, filter, regular expression and target, with blanks between them.
+impl FromStr for Rewrite {
+    type Err = RewriteError;
+
+    fn from_str(line: &str) -> Result<Self, RewriteError> {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [action, filter, pattern, target] = fields[..] else { return Err(RewriteError::Fields) };
+        let action = match action {
+            "publish" => RewriteAction::Publish,
+            "subscribe" => RewriteAction::Subscribe,
+            "all" => RewriteAction::All,
+            _ => return Err(RewriteError::Fields),
+        };
+        Self::new(action, filter, pattern, target)
+    }
+}
+
 /// The topic that a PUBLISH to `topic` goes to.
 pub(crate) fn topic<'a>(rules: &[Rewrite], topic: &'a str, who: &Who<'_>) -> Result<Cow<'a, str>, Unusable> {
     let mut rules = rules.iter().filter(|rule| rule.action != RewriteAction::Subscribe);
@@ -136,6 +156,9 @@ fn pieces(target: &str) -> Result<Vec<(Template, Option<usize>)>, TemplateError>
 impl fmt::Display for RewriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Fields => {
+                f.write_str("a rule has four fields: publish, subscribe or all; filter; pattern; topic")
+            }
             Self::Filter => f.write_str("its filter is not valid"),
             Self::Pattern(error) => write!(f, "its regular expression is not valid: {error}"),
             Self::Template(error) => error.fmt(f),
@@ -203,5 +226,10 @@ mod tests {
         assert!(matches!(new("a", "(", "b"), Err(RewriteError::Pattern(_))));
         assert!(matches!(new("a", "(.)", "$2"), Err(RewriteError::Group(2))));
         assert!(matches!(new("a", "(.)", "${x}"), Err(RewriteError::Template(_))));
+        for line in ["", "all a b", "all a b c d", "both a b c"] {
+            assert!(matches!(line.parse::<Rewrite>(), Err(RewriteError::Fields)), "{line}");
+        }
+        let rule: Rewrite = "all  x/#  ^x/(.+)$  y/$1".parse().unwrap();
+        assert_eq!(topic(&[rule], "x/1", &WHO).as_deref(), Ok("y/1"));
     }
 }

@@ -224,6 +224,7 @@ impl<B: Broker> Session<B> {
                     // It is looked at again.
                     return None;
                 }
+                connection.note_taken(len, matches!(packet, Packet::Publish(_)), turn.now);
                 self.end_if(handled, turn);
                 Some(len)
             }
@@ -331,6 +332,6 @@ mod tests {
         let session = size_of::<Session<broker::Core>>();
         let connection = size_of::<Connection<broker::Core>>();
         assert!(session <= 96, "{session}");
-        assert!(connection <= 352, "{connection}");
+        assert!(connection <= 360, "{connection}");
     }
 }

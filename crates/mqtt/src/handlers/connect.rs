@@ -22,6 +22,7 @@ use crate::exclusive::{Exclusives, Grant};
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
 use crate::outgoing::Outgoing;
+use crate::pace::Pace;
 use crate::rewrite;
 use crate::saver::Saver;
 use crate::session::Shared;
@@ -335,6 +336,7 @@ pub(crate) fn accept<B: Broker>(
         aliases: Used::new(opening.alias_max),
         exclusive: claimed.grant.map(|mut grant| Box::new(Exclusives::of(grant.take()))),
         identity: opening.identity,
+        pace: Pace::new(shared.config.rate_limit, turn.now),
         shared,
         inbox,
     });

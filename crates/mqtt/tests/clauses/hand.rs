@@ -126,12 +126,6 @@ impl Hand {
         assert_eq!(self.said.split_to(bytes.len()), bytes, "{name}");
     }
 
-    /// Nothing is on its way: a PINGREQ is answered first.
-    pub(crate) async fn nothing(&mut self) {
-        self.send(b"\xc0\x00");
-        self.hears(b"\xd0\x00", "PINGRESP").await;
-    }
-
     /// The reason of the DISCONNECT that comes now, and that the broker then closes.
     pub(crate) async fn disconnected(&mut self) -> u8 {
         self.until(|said| !said.is_empty()).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mqtt::MqttConfig;
+use mqtt::{MqttConfig, RateLimit};
 use testkit::on_core;
 use wire::mqtt::{Delivery, Qos, Version};
 
@@ -90,6 +90,65 @@ fn mqtt_4_13_a_broker_that_goes_down_says_so_and_publishes_wills() {
         assert!(said.ends_with(&told), "{said:x?}");
         assert!(old.shut_down().is_empty());
         assert_eq!(reader.message().await.payload, b"down");
+    });
+}
+
+/// Ten messages per second: what comes faster waits in the socket, is not dropped, and is no silence of the client.
+#[test]
+fn a_client_above_its_rate_of_messages_is_not_read() {
+    on_core(async {
+        let rate_limit = RateLimit { messages: std::num::NonZeroU32::new(10), bytes: None };
+        let broker = Broker::with(MqttConfig { rate_limit, ..MqttConfig::default() }).await;
+        let mut reader = broker.client(Version::V5, "reader").await;
+        reader.subscribe("t", Qos::AtMostOnce).await;
+        let mut client = broker.hand();
+        client.connect("c", 1, b"\x00").await;
+        let mut all = Vec::new();
+        for number in 0..60u8 {
+            all.extend_from_slice(&[0x30, 5, 0, 1, b't', 0, number]);
+        }
+        all.extend_from_slice(b"\xc0\x00");
+        client.send(&all);
+        // A second's worth at once, and the one that goes beyond.
+        assert_eq!((client.unread(), client.is_read()), (49 * 7 + 2, false));
+        for left in (0..49).rev() {
+            client.pass(Duration::from_millis(100));
+            assert_eq!(client.unread(), left * 7 + 2, "{left}");
+        }
+        client.pass(Duration::from_millis(100));
+        assert!(!client.is_closing());
+        client.hears(b"\xd0\x00", "PINGRESP").await;
+        for number in 0..60 {
+            assert_eq!(reader.message().await.payload, [number]);
+        }
+        assert_eq!(broker.counted("mqtt_dropped_total", "slow"), 0);
+        assert!(broker.counted("mqtt_rate_limited_total", "") >= 49);
+        // What it saved up meanwhile is a second's worth again.
+        client.pass(60 * SECOND / 100);
+        client.send(&all[..7 * 6]);
+        assert_eq!((client.unread(), client.is_read()), (0, true));
+    });
+}
+
+#[test]
+fn a_client_above_its_rate_of_bytes_is_not_read() {
+    on_core(async {
+        let rate_limit = RateLimit { messages: None, bytes: std::num::NonZeroU32::new(1_000) };
+        let broker = Broker::with(MqttConfig { rate_limit, ..MqttConfig::default() }).await;
+        let mut client = broker.hand();
+        client.connect("c", 0, b"\x00").await;
+        // One packet of five seconds, and a PINGREQ behind it.
+        let mut publish = b"\x30\x83\x27\x00\x01t\x00".to_vec();
+        publish.resize(4_998, b'x');
+        client.send(&[&publish[..], b"\xc0\x00\xc0\x00"].concat());
+        assert_eq!((client.unread(), client.is_read()), (4, false));
+        client.pass(4 * SECOND - Duration::from_millis(3));
+        assert_eq!(client.unread(), 4);
+        client.pass(Duration::from_millis(1));
+        assert_eq!(client.unread(), 2);
+        client.pass(Duration::from_millis(2));
+        assert_eq!(client.unread(), 0);
+        client.hears(b"\xd0\x00\xd0\x00", "PINGRESP").await;
     });
 }
 
