@@ -3,6 +3,10 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use crate::auto::AutoSubscribe;
+use crate::pace::RateLimit;
+use crate::rewrite::Rewrite;
+use crate::template::Template;
 use broker::Strategy;
 
 /// Limits of the MQTT front.
@@ -23,11 +27,28 @@ pub struct MqttConfig {
     /// The longest keep alive, in seconds. A 5.0 client that asks for more, or for none, is given this one and told;
     /// older clients, which cannot be told, keep their own. `None`: whatever a client asks for.
     pub keep_alive_max: Option<NonZeroU16>,
+    /// The keep alive, in seconds, of every 5.0 client, whatever it asks for: it is told as Server Keep Alive and held
+    /// against it [MQTT-3.2.2-22]. `None`: as the client asks, up to `keep_alive_max`.
+    pub server_keep_alive: Option<NonZeroU16>,
     /// The longest time, in seconds, for which a session outlives its connection; a client that asks for more is told.
     /// `None`: for ever, if a client asks for that.
     pub session_expiry_max: Option<u32>,
     /// How a shared subscription chooses the member for a message.
     pub shared_strategy: Strategy,
+    /// The greatest topic alias, in both directions: told to 5.0 clients, and not gone beyond where a client permits more.
+    /// 0: none. Each alias in use costs its topic in memory.
+    pub topic_alias_max: u16,
+    /// Response Information for a 5.0 client that asks for some: where it may expect its responses (section 3.2.2.3.15).
+    /// `None`: nobody is told.
+    pub response_information: Option<Template>,
+    /// Whether `$exclusive/{filter}` is a subscription that one client at a time may have; if not, it is refused.
+    pub exclusive_subscriptions: bool,
+    /// How fast one client may send. It is slowed by not reading.
+    pub rate_limit: RateLimit,
+    /// Other names for topics and filters; the first rule that matches is applied.
+    pub rewrites: Vec<Rewrite>,
+    /// Subscriptions that every client has from its CONNACK on, without asking.
+    pub auto_subscribe: Vec<AutoSubscribe>,
 }
 
 impl Default for MqttConfig {
@@ -39,8 +60,15 @@ impl Default for MqttConfig {
             incoming_bytes_max: 4 << 20,
             connect_timeout: Duration::from_secs(10),
             keep_alive_max: None,
+            server_keep_alive: None,
             session_expiry_max: None,
             shared_strategy: Strategy::RoundRobin,
+            topic_alias_max: 32,
+            response_information: None,
+            exclusive_subscriptions: true,
+            rate_limit: RateLimit::default(),
+            rewrites: Vec::new(),
+            auto_subscribe: Vec::new(),
         }
     }
 }

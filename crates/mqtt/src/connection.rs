@@ -1,5 +1,6 @@
 //! A client that is connected: what its packets change, what it is told, and how it leaves. Hot path.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +10,20 @@ use model::ErrorKind;
 use net::Turn;
 use tracing::{debug, warn};
 use wire::mqtt::{
-    Ack, AckKind, Disconnect, Exchange, Packet, Peer, Properties, ReasonCode, Version, encode_ack,
-    encode_pingresp,
+    Ack, AckKind, Disconnect, Exchange, Packet, Peer, ReasonCode, Version, encode_ack, encode_pingresp,
 };
 
-use crate::error::{disconnect_reason, publish_reason};
+use crate::aliases::Used;
+use crate::error::{disconnect_reason, publish_reason, reason_of_refusal, reason_string};
+use crate::exclusive::{Asking, Exclusives};
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
+use crate::pace::Pace;
 use crate::saver::{Saver, Waiting};
 use crate::session::Shared;
 use crate::state::{State, StoredWill};
+use crate::template::Who;
 use crate::will::Will;
 
 /// Bound: answers that wait for the session's state to be durable before the socket is no longer read.
@@ -44,20 +48,39 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) incoming: Option<Box<Incoming>>,
     pub(crate) outgoing: Option<Box<Outgoing>>,
     pub(crate) saver: Saver,
+    /// Who it is, where rules ask for it.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// Exclusive subscriptions, once there are some.
+    pub(crate) exclusive: Option<Box<Exclusives>>,
+    /// How fast it may send, where that is limited.
+    pub(crate) pace: Option<Box<Pace>>,
+    /// Topic aliases towards a client that permits some.
+    pub(crate) aliases: Option<Box<Used>>,
+}
+
+/// What is known of a client beside its identifier.
+pub(crate) struct Identity {
+    pub(crate) user: Option<Box<str>>,
+    pub(crate) host: IpAddr,
 }
 
 /// Why a connection has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Close {
     /// What a 5.0 client is told.
-    tell: Option<ReasonCode>,
+    tell: Option<(ReasonCode, &'static str)>,
     publishes_will: bool,
 }
 
 impl Close {
     /// The client did something wrong, or we cannot go on.
-    pub(crate) const fn fault(reason: ReasonCode) -> Self {
-        Self { tell: Some(reason), publishes_will: true }
+    pub(crate) fn fault(reason: ReasonCode) -> Self {
+        Self::because(reason, reason.meaning())
+    }
+
+    /// The same, and what was wrong in words, for the Reason String.
+    pub(crate) const fn because(reason: ReasonCode, why: &'static str) -> Self {
+        Self { tell: Some((reason, why)), publishes_will: true }
     }
 
     /// The client said good-bye.
@@ -109,7 +132,9 @@ impl<B: Broker> Connection<B> {
             | Packet::Connack(_)
             | Packet::Suback(_)
             | Packet::Unsuback(_)
-            | Packet::Pingresp => Err(Close::fault(ReasonCode::ProtocolError)),
+            | Packet::Pingresp => {
+                Err(Close::because(ReasonCode::ProtocolError, "this packet has no place here"))
+            }
         }
     }
 
@@ -140,6 +165,15 @@ impl<B: Broker> Connection<B> {
                 self.with_outgoing(turn, |outgoing, link| outgoing.loaded(loaded, link));
             }
             Told::Loaded(Err(kind)) => return Err(Close::fault(disconnect_reason(kind))),
+            Told::Exclusive(Ok(mut grant)) => {
+                let exclusive = self.exclusive.get_or_insert_default();
+                exclusive.held.extend(grant.take());
+                exclusive.asking = Asking::Answered;
+            }
+            Told::Exclusive(Err(kind)) => {
+                warn!(client = %self.client, err = %kind, "an exclusive subscription could not be stored");
+                return Err(Close::fault(disconnect_reason(kind)));
+            }
             // Only a connection that is not accepted yet waits for this.
             Told::Claimed(_) => {}
         }
@@ -147,6 +181,12 @@ impl<B: Broker> Connection<B> {
     }
 
     pub(crate) fn handle_deadline(&mut self, turn: &mut Turn<'_>) -> Result<(), Close> {
+        if let Some(pace) = &mut self.pace
+            && pace.go_on(turn.now)
+        {
+            // It could not be heard until now.
+            self.heard = turn.now;
+        }
         if self.silence_max.is_zero() || turn.now < self.heard + self.silence_max {
             return Ok(());
         }
@@ -161,10 +201,7 @@ impl<B: Broker> Connection<B> {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let silence = (!self.silence_max.is_zero()).then(|| self.heard + self.silence_max);
-        match (silence, self.saver.deadline()) {
-            (Some(silence), Some(saving)) => Some(silence.min(saving)),
-            (silence, saving) => silence.or(saving),
-        }
+        [silence, self.saver.deadline(), self.paused_until()].into_iter().flatten().min()
     }
 
     pub(crate) fn wants_input(&self) -> bool {
@@ -173,9 +210,41 @@ impl<B: Broker> Connection<B> {
                 && incoming.releasing.next.len() <= usize::from(u16::MAX)
         }) && self.saver.backlog() <= WAITING_MAX + usize::from(self.limit)
             && self.outgoing.as_ref().is_none_or(|outgoing| outgoing.retained_backlog() <= SUBSCRIPTIONS_MAX)
+            && !self.is_asking()
+            && self.paused_until().is_none()
+    }
+
+    /// A packet of so many bytes was taken.
+    #[inline]
+    pub(crate) fn note_taken(&mut self, bytes: usize, is_publish: bool, now: Instant) {
+        if let Some(pace) = &mut self.pace
+            && pace.take(bytes, is_publish, now)
+        {
+            self.shared.metrics.pauses.add(1);
+        }
+    }
+
+    fn paused_until(&self) -> Option<Instant> {
+        self.pace.as_ref().and_then(|pace| pace.paused_until())
+    }
+
+    /// Whether the packet at hand has to be looked at again when rows are there.
+    #[inline]
+    pub(crate) fn is_asking(&self) -> bool {
+        self.exclusive.as_ref().is_some_and(|exclusive| exclusive.asking == Asking::Waiting)
     }
 
     // What handlers share.
+
+    /// Who the client is, for templates.
+    pub(crate) fn who(&self) -> Who<'_> {
+        let identity = self.identity.as_deref();
+        Who {
+            client: &self.client,
+            user: identity.and_then(|identity| identity.user.as_deref()),
+            host: identity.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |identity| identity.host),
+        }
+    }
 
     /// Whether the session outlives the connection.
     pub(crate) fn is_persistent(&self) -> bool {
@@ -208,6 +277,7 @@ impl<B: Broker> Connection<B> {
             inbox: &self.inbox,
             saver: &mut self.saver,
             output: turn.output,
+            aliases: self.aliases.as_deref_mut(),
             peer: self.peer,
             client: &self.client,
             limit: usize::from(self.limit),
@@ -244,8 +314,9 @@ impl<B: Broker> Connection<B> {
                     if self.peer.version != Version::V5 {
                         return Err(Close::fault(reason));
                     }
-                    let ack = Ack { packet_id: owed.id, reason, properties: Properties::EMPTY };
-                    // An acknowledgement of five bytes fits every client.
+                    let why = reason_string(error.name());
+                    let ack = Ack { packet_id: owed.id, reason, properties: why.view() };
+                    // An acknowledgement of five bytes fits every client; what explains it is left out if need be.
                     let _ = ack.encode(kind, turn.output.buffer(), &self.peer);
                 }
             }
@@ -284,13 +355,15 @@ impl<B: Broker> Connection<B> {
     fn answer(&mut self, answer: Waiting, turn: &mut Turn<'_>) {
         match answer {
             Waiting::Suback { packet_id, codes, jobs } => {
-                let exchange = Exchange { packet_id, properties: Properties::EMPTY };
+                let why = reason_of_refusal(&codes);
+                let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_suback(&codes, turn.output.buffer(), &self.peer);
                 self.note_unsayable(encoded.is_err());
                 self.with_outgoing(turn, |outgoing, link| outgoing.send_retained(jobs, link));
             }
             Waiting::Unsuback { packet_id, codes } => {
-                let exchange = Exchange { packet_id, properties: Properties::EMPTY };
+                let why = reason_of_refusal(&codes);
+                let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_unsuback(&codes, turn.output.buffer(), &self.peer);
                 self.note_unsayable(encoded.is_err());
             }
@@ -376,11 +449,12 @@ impl<B: Broker> Connection<B> {
 
     /// Tells a 5.0 client why.
     pub(crate) fn say_good_bye(&self, close: Close, turn: &mut Turn<'_>) {
-        if let Some(reason) = close.tell
+        if let Some((reason, why)) = close.tell
             && self.is_v5()
         {
-            let disconnect = Disconnect { reason, properties: Properties::EMPTY };
-            // A DISCONNECT of three bytes fits every client.
+            let why = reason_string(why);
+            let disconnect = Disconnect { reason, properties: why.view() };
+            // A DISCONNECT of three bytes fits every client; what explains it is left out if need be.
             let _ = disconnect.encode(turn.output.buffer(), &self.peer);
         }
     }
@@ -394,6 +468,11 @@ impl<B: Broker> Connection<B> {
             outgoing.leave_shares();
         }
         let state = self.is_persistent().then(|| self.state(will).encode());
+        if let Some(exclusive) = self.exclusive.take()
+            && (self.expiry == 0 || !self.inbox.is_wanted())
+        {
+            exclusive.leave(&self.shared, &self.client, self.expiry);
+        }
         let farewell = Farewell { lease: self.lease, state, keep: keep_of(self.expiry) };
         // A publication of QoS 2 whose fate is open: the session is given up when its identifier is known.
         let pushed = match &self.incoming {

@@ -1,7 +1,24 @@
 //! What the broker's failures are to an MQTT client: one exhaustive table for each packet that can tell one.
 
 use model::ErrorKind;
-use wire::mqtt::ReasonCode;
+use wire::mqtt::{PropertiesBuf, Property, ReasonCode};
+
+/// A Reason String as the only property, for whoever reads the client's log. The encoder leaves it out where the client does
+/// not want it or cannot take it [MQTT-3.1.2-29, 3.2.2-19].
+pub(crate) fn reason_string(why: &str) -> PropertiesBuf {
+    let mut properties = PropertiesBuf::new();
+    // All that we say is far shorter than a property may be.
+    let _ = properties.push(Property::ReasonString(why));
+    properties
+}
+
+/// The Reason String of a packet with several codes: that of the first refusal, nothing if there is none.
+pub(crate) fn reason_of_refusal(codes: &[ReasonCode]) -> PropertiesBuf {
+    match codes.iter().find(|code| code.is_failure()) {
+        Some(code) => reason_string(code.meaning()),
+        None => PropertiesBuf::new(),
+    }
+}
 
 /// In a PUBACK or PUBREC. The client does not send the message again.
 pub(crate) fn publish_reason(kind: ErrorKind) -> ReasonCode {

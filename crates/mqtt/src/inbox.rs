@@ -8,6 +8,7 @@ use bytes::Bytes;
 use model::ErrorKind;
 use net::Mailbox;
 
+use crate::exclusive::Grant;
 use crate::handlers::connect::Claimed;
 use crate::outgoing::{Loaded, RetainedPage};
 
@@ -34,6 +35,8 @@ pub(crate) enum Told {
     CaughtUp,
     /// Retained messages for a new subscription.
     Retained(Box<RetainedPage>),
+    /// Rows of exclusive subscriptions were asked for.
+    Exclusive(Result<Grant, ErrorKind>),
     /// Records to be sent again to a session that came back.
     Loaded(Result<Vec<Loaded>, ErrorKind>),
 }

@@ -8,6 +8,8 @@ use broker::{Published, Publisher, RowWrite};
 use bytes::{BufMut, Bytes, BytesMut};
 use model::{ErrorKind, GroupId};
 
+use crate::aliases::Given;
+
 /// What a client's publications need.
 pub(crate) struct Incoming {
     pub(crate) publisher: Publisher,
@@ -18,6 +20,8 @@ pub(crate) struct Incoming {
     pub(crate) pushed: u64,
     /// PUBRELs whose rows are to be deleted with the next transaction, and those of the one under way.
     pub(crate) releasing: Releasing,
+    /// Topics that the client has given numbers to.
+    pub(crate) aliases: Given,
 }
 
 impl Incoming {
@@ -28,6 +32,7 @@ impl Incoming {
             received: BTreeMap::new(),
             pushed: 0,
             releasing: Releasing::default(),
+            aliases: Given::default(),
         }
     }
 

@@ -6,23 +6,33 @@
 //!
 //! Invariant: no other front is known here. This front defines no kind of resource: all that it keeps are sessions and rows.
 
+mod aliases;
+mod auto;
 mod config;
 mod connection;
 mod convert;
 mod error;
+mod exclusive;
 mod handlers;
 mod inbox;
 mod incoming;
 mod metrics;
 mod outgoing;
+mod pace;
+mod rewrite;
 mod saver;
 mod session;
 mod state;
 mod subscription;
+mod template;
 mod will;
 mod window;
 
+pub use auto::{AutoSubscribe, AutoSubscribeError};
 pub use config::MqttConfig;
 pub use inbox::Event;
 pub use metrics::{Metrics, Sample};
+pub use pace::RateLimit;
+pub use rewrite::{Rewrite, RewriteAction, RewriteError};
 pub use session::{Front, Session};
+pub use template::{Template, TemplateError};

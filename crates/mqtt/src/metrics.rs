@@ -29,6 +29,7 @@ pub struct Metrics {
     pub(crate) connects_refused: Counter,
     pub(crate) publishes_in: [Counter; 3],
     pub(crate) publishes_out: [Counter; 3],
+    pub(crate) pauses: Counter,
     pub(crate) dropped: [Counter; DropReason::COUNT],
 }
 
@@ -103,6 +104,8 @@ impl Metrics {
                 &self.connects_refused,
             ),
         ];
+        let help = "Times that a client was not read because it sent faster than its limit.";
+        samples.push(sample("mqtt_rate_limited_total", help, true, ("", ""), &self.pauses));
         for (qos, name) in QOS.into_iter().enumerate() {
             let label = ("qos", name);
             let received = "PUBLISH packets received.";

@@ -17,10 +17,11 @@ use bytes::{Buf, BytesMut};
 use model::TenantId;
 use net::{Closed, Mailbox, Turn};
 use tracing::debug;
-use wire::mqtt::{Decoded, Decoder, Expect, Packet, PropertiesBuf, ReasonCode};
+use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode};
 
 use crate::config::MqttConfig;
 use crate::connection::{Close, Connection};
+use crate::exclusive;
 use crate::handlers::connect::{self, Opening};
 use crate::inbox::{Event, Inbox, Told};
 use crate::metrics::Metrics;
@@ -29,6 +30,9 @@ use crate::will;
 /// Output above which a connection is no longer read. Deliveries stop long before; what is left is answers to a client that
 /// goes on asking without reading.
 const CHOKE_BYTES: usize = 4 << 20;
+
+/// A CONNACK of 5.0 without properties.
+const CONNACK_BYTES: u32 = 5;
 
 /// MQTT on one core: makes a [`Session`] for each connection that the listener accepts.
 pub struct Front<B: Broker> {
@@ -46,6 +50,11 @@ pub(crate) struct Shared<B: Broker> {
 }
 
 impl<B: Broker> Shared<B> {
+    /// This node, as rows name it.
+    pub(crate) fn node(&self) -> u64 {
+        self.broker.node_id().0
+    }
+
     /// Runs what takes time on this core. It is dropped with the core, and tells what it found through an inbox.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         tokio::task::spawn_local(future);
@@ -65,10 +74,11 @@ impl<B: Broker> Front<B> {
         Self { shared: Rc::new(shared) }
     }
 
-    /// Takes up what a restart interrupted (wills that wait for their delay): once per node, on one core, before
+    /// Takes up what a restart interrupted (wills that wait for their delay, exclusive subscriptions): once per node, on one core, before
     /// connections are accepted.
     pub async fn recover(&self) -> Result<(), model::Error> {
-        will::recover(&self.shared).await
+        will::recover(&self.shared).await?;
+        exclusive::recover(&self.shared).await
     }
 
     /// A new connection, for [`net::drive`].
@@ -210,13 +220,18 @@ impl<B: Broker> Session<B> {
         match decoder.decode(bytes) {
             Decoded::Packet(packet, len) => {
                 let handled = connection.handle_packet(&packet, turn);
+                if connection.is_asking() {
+                    // It is looked at again.
+                    return None;
+                }
+                connection.note_taken(len, matches!(packet, Packet::Publish(_)), turn.now);
                 self.end_if(handled, turn);
                 Some(len)
             }
             Decoded::NeedMore(_) => None,
             Decoded::Malformed(malformed) => {
                 debug!(client = %connection.client, clause = malformed.clause, "malformed packet");
-                self.end_if(Err(Close::fault(malformed.reason)), turn);
+                self.end_if(Err(Close::because(malformed.reason, malformed.clause)), turn);
                 None
             }
         }
@@ -229,12 +244,12 @@ impl<B: Broker> Session<B> {
             Decoder { expect: Expect::Connect, packet_size_max: self.shared.config.packet_bytes_max };
         match decoder.decode(bytes) {
             Decoded::Packet(Packet::Connect(packet), len) => {
-                match Opening::of(&self.shared, &packet) {
+                match Opening::of(&self.shared, &packet, self.peer.ip()) {
                     Ok(opening) => {
                         opening.claim(&self.shared, &self.inbox);
                         self.phase = Phase::Claiming(Box::new(opening));
                     }
-                    Err(reason) => self.refuse(packet.version, reason, turn),
+                    Err(reason) => self.refuse(&connect::peer_of(&packet), reason, turn),
                 }
                 Some(len)
             }
@@ -246,7 +261,11 @@ impl<B: Broker> Session<B> {
             Decoded::Malformed(malformed) => {
                 debug!(peer = %self.peer, clause = malformed.clause, "refused CONNECT");
                 match malformed.connack {
-                    Some(version) => self.refuse(version, malformed.reason, turn),
+                    // How much the client takes is not known: only the code is sent.
+                    Some(version) => {
+                        let peer = Peer { packet_size_max: CONNACK_BYTES, ..Peer::new(version) };
+                        self.refuse(&peer, malformed.reason, turn);
+                    }
                     None => self.drop_unanswered(turn),
                 }
                 None
@@ -266,13 +285,13 @@ impl<B: Broker> Session<B> {
                     self.end_if(Err(Close::fault(ReasonCode::SessionTakenOver)), turn);
                 }
             }
-            Err(kind) => self.refuse(opening.version(), crate::error::connect_reason(kind), turn),
+            Err(kind) => self.refuse(opening.peer(), crate::error::connect_reason(kind), turn),
         }
     }
 
-    fn refuse(&mut self, version: wire::mqtt::Version, reason: ReasonCode, turn: &mut Turn<'_>) {
+    fn refuse(&mut self, peer: &Peer, reason: ReasonCode, turn: &mut Turn<'_>) {
         self.shared.metrics.connects_refused.add(1);
-        connect::refuse(version, reason, turn);
+        connect::refuse(peer, reason, turn);
         self.phase = Phase::Closed;
         turn.close();
     }
@@ -313,6 +332,6 @@ mod tests {
         let session = size_of::<Session<broker::Core>>();
         let connection = size_of::<Connection<broker::Core>>();
         assert!(session <= 96, "{session}");
-        assert!(connection <= 320, "{connection}");
+        assert!(connection <= 360, "{connection}");
     }
 }

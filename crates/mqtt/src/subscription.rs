@@ -20,8 +20,32 @@ const DIALECT: Dialect = Dialect {
     hides_dollar: true,
 };
 
-/// The filter over canonical subjects. A level may spell what MQTT reserves (`%2B`), as names do.
+/// What stands before the filter of a subscription that is more than its filter.
+const SHARE: &str = "$share/";
+/// The same, for one that nobody else may have.
+pub(crate) const EXCLUSIVE: &str = "$exclusive/";
+
+/// Takes `$share/{name}/` or `$exclusive/` off a filter.
+pub(crate) fn split_prefix(text: &str) -> (&str, &str) {
+    if let Some(shared) = text.strip_prefix(SHARE)
+        && let Some(name) = shared.find('/')
+    {
+        return text.split_at(SHARE.len() + name + 1);
+    }
+    match text.starts_with(EXCLUSIVE) {
+        true => text.split_at(EXCLUSIVE.len()),
+        false => ("", text),
+    }
+}
+
+/// A filter without `$exclusive/`.
+pub(crate) fn bare(text: &str) -> &str {
+    text.strip_prefix(EXCLUSIVE).unwrap_or(text)
+}
+
+/// The filter over canonical subjects, whether or not the subscription is exclusive. A level may spell what MQTT reserves (`%2B`), as names do.
 pub(crate) fn parse_filter(text: &str) -> Result<Filter, FilterError> {
+    let text = bare(text);
     if !text.contains('%') {
         return Filter::parse(text, &DIALECT);
     }

@@ -1,6 +1,7 @@
 //! CONNECT (section 3.1), in two steps: what the packet wants, then what the session registry answers.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,15 +12,23 @@ use bytes::Bytes;
 use model::Error;
 use net::Turn;
 use tracing::warn;
-use wire::mqtt::{Connack, Connect, Peer, Properties, PropertiesBuf, Property, ReasonCode, Version};
+use wire::mqtt::{Connack, Connect, Peer, PropertiesBuf, Property, ReasonCode, Version, Will as WillPacket};
 
-use crate::connection::{Connection, keep_of};
+use crate::aliases::Used;
+use crate::config::MqttConfig;
+use crate::connection::{Connection, Identity, keep_of};
+use crate::error::reason_string;
+use crate::exclusive::{Exclusives, Grant};
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
 use crate::outgoing::{Outgoing, is_shared};
+use crate::pace::Pace;
+use crate::rewrite;
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::State;
+use crate::subscription::EXCLUSIVE;
+use crate::template::Who;
 use crate::will::{self, Will};
 
 /// Rows that one scan asks for.
@@ -39,7 +48,13 @@ pub(crate) struct Opening {
     expiry: u32,
     is_expiry_ours: bool,
     limit: u16,
+    /// Greatest topic alias towards the client.
+    alias_max: u16,
     will: Option<Box<Will>>,
+    /// Who it is, where rules ask for it.
+    identity: Option<Box<Identity>>,
+    /// What the client is told of where its responses go.
+    response_information: Option<Box<str>>,
 }
 
 /// A session that is ours.
@@ -49,18 +64,24 @@ pub(crate) struct Claimed {
     /// The session that comes back.
     state: Option<State>,
     received: BTreeMap<u16, Received>,
+    /// Its exclusive subscriptions.
+    grant: Option<Grant>,
 }
 
 impl Opening {
     /// Checks and translates a CONNECT.
-    pub(crate) fn of<B: Broker>(shared: &Shared<B>, packet: &Connect<'_>) -> Result<Self, ReasonCode> {
+    pub(crate) fn of<B: Broker>(
+        shared: &Shared<B>,
+        packet: &Connect<'_>,
+        host: IpAddr,
+    ) -> Result<Self, ReasonCode> {
         let (config, properties) = (&shared.config, &packet.properties);
         if properties.authentication_method().is_some() {
             return Err(ReasonCode::BadAuthenticationMethod);
         }
         let is_v5 = packet.version == Version::V5;
         let is_assigned = packet.client_id.is_empty();
-        let client = match is_assigned {
+        let client: Arc<str> = match is_assigned {
             true => format!("auto-{:016x}{:016x}", shared.broker.random(), shared.broker.random()).into(),
             false => packet.client_id.into(),
         };
@@ -70,22 +91,28 @@ impl Opening {
             (false, false) => u32::MAX,
         };
         let expiry = wanted.min(config.session_expiry_max.unwrap_or(u32::MAX));
-        let keep_alive = match config.keep_alive_max.map(NonZeroU16::get) {
-            Some(most) if is_v5 && (packet.keep_alive == 0 || packet.keep_alive > most) => most,
-            Some(_) | None => packet.keep_alive,
-        };
+        let keep_alive = if is_v5 { keep_alive(config, packet.keep_alive) } else { packet.keep_alive };
         let receive_maximum = properties.receive_maximum().unwrap_or(NonZeroU16::MAX);
+        let who = Who { client: &client, user: packet.user_name, host };
         let will = match &packet.will {
-            Some(will) => Some(Box::new(Will::of(will).ok_or(ReasonCode::PacketTooLarge)?)),
+            Some(will) => {
+                let topic = rewrite::topic(&config.rewrites, will.topic, &who);
+                let topic = topic.map_err(|_| ReasonCode::TopicNameInvalid)?;
+                let will = WillPacket { topic: &topic, ..*will };
+                Some(Box::new(Will::of(&will).ok_or(ReasonCode::PacketTooLarge)?))
+            }
             None => None,
         };
-        let peer = Peer {
-            version: packet.version,
-            packet_size_max: properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get),
-            problem_information: properties.request_problem_information().unwrap_or(true),
+        let has_rules = !config.rewrites.is_empty() || !config.auto_subscribe.is_empty();
+        let identity = has_rules.then(|| Box::new(Identity { user: packet.user_name.map(Box::from), host }));
+        let response_information = match &config.response_information {
+            Some(template) if properties.request_response_information() == Some(true) => template.fill(&who),
+            Some(_) | None => None,
         };
         Ok(Self {
-            peer,
+            peer: peer_of(packet),
+            identity,
+            response_information: response_information.map(String::into_boxed_str),
             client,
             is_assigned,
             clean_start: packet.clean_start,
@@ -94,12 +121,13 @@ impl Opening {
             expiry,
             is_expiry_ours: expiry != wanted,
             limit: receive_maximum.min(config.in_flight_max).get(),
+            alias_max: properties.topic_alias_maximum().unwrap_or(0).min(config.topic_alias_max),
             will,
         })
     }
 
-    pub(crate) fn version(&self) -> Version {
-        self.peer.version
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Makes the connection the owner of its session; what comes of it is told to the inbox.
@@ -110,7 +138,7 @@ impl Opening {
             let claimed = claim(&task, &inbox, &client, (clean_start, expiry)).await;
             match claimed {
                 // The client did not wait for its answer.
-                Ok(claimed) if inbox.is_closed() => claimed.abandon(&inbox, expiry),
+                Ok(claimed) if inbox.is_closed() => claimed.abandon(&task, &inbox, (&client, expiry)),
                 Ok(claimed) => inbox.post(Told::Claimed(Box::new(Ok(claimed)))),
                 Err(error) => {
                     warn!(client = %client, err = %error, "a session could not be claimed");
@@ -121,8 +149,35 @@ impl Opening {
     }
 }
 
+/// What the client says of what may be sent to it.
+pub(crate) fn peer_of(packet: &Connect<'_>) -> Peer {
+    let properties = &packet.properties;
+    Peer {
+        version: packet.version,
+        packet_size_max: properties.maximum_packet_size().map_or(u32::MAX, NonZeroU32::get),
+        problem_information: properties.request_problem_information().unwrap_or(true),
+    }
+}
+
+/// The keep alive of a 5.0 client that asks for `wanted` seconds.
+fn keep_alive(config: &MqttConfig, wanted: u16) -> u16 {
+    if let Some(ours) = config.server_keep_alive {
+        return ours.get();
+    }
+    match config.keep_alive_max {
+        Some(most) if wanted == 0 || wanted > most.get() => most.get(),
+        Some(_) | None => wanted,
+    }
+}
+
 impl Claimed {
-    fn abandon(self, inbox: &Inbox, expiry: u32) {
+    fn abandon<B: Broker>(self, shared: &Rc<Shared<B>>, inbox: &Inbox, whose: (&str, u32)) {
+        let (client, expiry) = whose;
+        if let Some(mut grant) = self.grant
+            && !inbox.is_wanted()
+        {
+            Exclusives::of(grant.take()).leave(shared, client, expiry);
+        }
         let state = self.state.unwrap_or(State { incarnation: self.incarnation, ..State::default() });
         let state = (expiry != 0).then(|| state.encode());
         inbox.depart(0, Farewell { lease: self.lease, state, keep: keep_of(expiry) });
@@ -149,11 +204,11 @@ async fn claim<B: Broker>(
         state
     });
     match state {
-        Some(state) if !clean_start => resume(shared, lease, state, expiry).await,
+        Some(state) if !clean_start => resume(shared, (lease, state), client, expiry).await,
         old => {
             if let Some(old) = old {
                 shared.broker.forget_shares(&shared.tenant, client);
-                forget(shared, old).await;
+                forget(shared, old, client).await;
             }
             let incarnation = shared.broker.random();
             let state = State { incarnation, ..State::default() };
@@ -163,19 +218,21 @@ async fn claim<B: Broker>(
             } else if was_stored {
                 lease.save(Bytes::new(), keep_of(0)).await?;
             }
-            Ok(Claimed { lease, incarnation, state: None, received: BTreeMap::new() })
+            Ok(Claimed { lease, incarnation, state: None, received: BTreeMap::new(), grant: None })
         }
     }
 }
 
 async fn resume<B: Broker>(
     shared: &Rc<Shared<B>>,
-    lease: SessionLease,
-    mut state: State,
+    session: (SessionLease, State),
+    client: &str,
     expiry: u32,
 ) -> Result<Claimed, Error> {
+    let (lease, mut state) = session;
     will::settle(shared, std::mem::take(&mut state.will), false).await;
     let received = received(shared, state.incarnation).await?;
+    let grant = exclusives(shared, client, expiry, &mut state).await?;
     match expiry {
         // It ends with this connection, also by a crash.
         0 => lease.save(Bytes::new(), keep_of(0)).await?,
@@ -183,7 +240,28 @@ async fn resume<B: Broker>(
         seconds if seconds != u32::MAX => lease.save(state.encode(), keep_of(expiry)).await?,
         _ => {}
     }
-    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received })
+    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received, grant })
+}
+
+/// Takes what the session has alone; what another client has by now is no subscription of it any more.
+async fn exclusives<B: Broker>(
+    shared: &Rc<Shared<B>>,
+    client: &str,
+    expiry: u32,
+    state: &mut State,
+) -> Result<Option<Grant>, Error> {
+    let texts = exclusive_texts(state);
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let grant = Grant::of(shared, client, expiry, texts).await?;
+    state.subscriptions.retain(|known| !known.text.starts_with(EXCLUSIVE) || grant.holds(&known.text));
+    Ok(Some(grant))
+}
+
+fn exclusive_texts(state: &State) -> Vec<Box<str>> {
+    let texts = state.subscriptions.iter().map(|known| &known.text);
+    texts.filter(|text| text.starts_with(EXCLUSIVE)).cloned().collect()
 }
 
 /// Packet identifiers of QoS 2 publications that were stored and not released, from all groups [MQTT-4.3.3-10].
@@ -209,7 +287,14 @@ async fn received<B: Broker>(
 }
 
 /// The session ends [MQTT-3.1.2-4]: its will is due, and its packet identifiers mean nothing any more.
-async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State) {
+async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State, client: &str) {
+    let texts = exclusive_texts(&old);
+    if !texts.is_empty() {
+        // What is got here is given back at once.
+        if let Err(error) = Grant::of(shared, client, 0, texts).await {
+            warn!(client, err = %error, "exclusive subscriptions could not be given up");
+        }
+    }
     will::settle(shared, old.will, true).await;
     let task = Rc::clone(shared);
     let incarnation = old.incarnation;
@@ -249,6 +334,10 @@ pub(crate) fn accept<B: Broker>(
         incoming: None,
         outgoing: None,
         saver: Saver::default(),
+        aliases: Used::new(opening.alias_max),
+        exclusive: claimed.grant.map(|mut grant| Box::new(Exclusives::of(grant.take()))),
+        identity: opening.identity,
+        pace: Pace::new(shared.config.rate_limit, turn.now),
         shared,
         inbox,
     });
@@ -265,6 +354,7 @@ pub(crate) fn accept<B: Broker>(
         }
         connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
     }
+    connection.auto_subscribe(turn);
     connection
 }
 
@@ -277,10 +367,12 @@ fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, tu
             Some(Property::ReceiveMaximum(config.receive_maximum)),
             NonZeroU32::new(config.packet_bytes_max).map(Property::MaximumPacketSize),
             opening.is_assigned.then_some(Property::AssignedClientIdentifier(&opening.client)),
+            (config.topic_alias_max != 0).then_some(Property::TopicAliasMaximum(config.topic_alias_max)),
             opening.is_keep_alive_ours.then_some(Property::ServerKeepAlive(opening.keep_alive)),
+            opening.response_information.as_deref().map(Property::ResponseInformation),
         ];
         for property in told.into_iter().flatten() {
-            // Each is far below what a property can hold.
+            // One that a property cannot hold is not told.
             let _ = properties.push(property);
         }
     }
@@ -293,10 +385,11 @@ fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, tu
 }
 
 /// Answers a CONNECT that is not accepted.
-pub(crate) fn refuse(version: Version, reason: ReasonCode, turn: &mut Turn<'_>) {
-    let connack = Connack { session_present: false, reason, properties: Properties::EMPTY };
+pub(crate) fn refuse(peer: &Peer, reason: ReasonCode, turn: &mut Turn<'_>) {
+    let why = reason_string(reason.meaning());
+    let connack = Connack { session_present: false, reason, properties: why.view() };
     // An older version without a return code for this reason is only closed.
-    let _ = connack.encode(turn.output.buffer(), &Peer::new(version));
+    let _ = connack.encode(turn.output.buffer(), peer);
 }
 
 #[cfg(test)]
@@ -310,7 +403,7 @@ mod tests {
         for version in [Version::V31, Version::V311, Version::V5] {
             let (mut output, mut closing) = (net::Output::new(), false);
             let mut turn = Turn::new(std::time::Instant::now(), &mut output, &mut closing);
-            refuse(version, connect_reason(ErrorKind::Unavailable), &mut turn);
+            refuse(&Peer::new(version), connect_reason(ErrorKind::Unavailable), &mut turn);
             let bytes = output.take();
             assert_eq!(bytes[2], 0);
             assert_eq!(bytes[3], if version == Version::V5 { 0x88 } else { 3 });

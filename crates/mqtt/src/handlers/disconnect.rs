@@ -11,7 +11,10 @@ impl<B: Broker> Connection<B> {
     pub(crate) fn handle_disconnect(&mut self, disconnect: &Disconnect<'_>) -> Result<(), Close> {
         if let Some(wanted) = disconnect.properties.session_expiry_interval() {
             if self.expiry == 0 && wanted != 0 {
-                return Err(Close::fault(ReasonCode::ProtocolError));
+                return Err(Close::because(
+                    ReasonCode::ProtocolError,
+                    "a session that ends with its connection cannot be made to last",
+                ));
             }
             self.expiry = wanted.min(self.shared.config.session_expiry_max.unwrap_or(u32::MAX));
         }

@@ -12,7 +12,9 @@ impl<B: Broker> Connection<B> {
     pub(crate) fn handle_puback(&mut self, ack: &Ack<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
         let exchange = self.outgoing.as_ref().and_then(|outgoing| outgoing.exchange(ack.packet_id));
         match exchange {
-            Some((true, _)) => Err(Close::fault(ReasonCode::ProtocolError)),
+            Some((true, _)) => {
+                Err(Close::because(ReasonCode::ProtocolError, "PUBACK answers a PUBLISH with QoS 2"))
+            }
             Some((false, _)) => {
                 self.with_outgoing(turn, |outgoing, link| outgoing.settle(ack.packet_id, link));
                 Ok(())

@@ -12,7 +12,9 @@ impl<B: Broker> Connection<B> {
     pub(crate) fn handle_pubcomp(&mut self, ack: &Ack<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
         let exchange = self.outgoing.as_ref().and_then(|outgoing| outgoing.exchange(ack.packet_id));
         match exchange {
-            Some((false, _)) => Err(Close::fault(ReasonCode::ProtocolError)),
+            Some((false, _)) => {
+                Err(Close::because(ReasonCode::ProtocolError, "PUBCOMP answers a PUBLISH with QoS 1"))
+            }
             Some((true, Step::Released)) => {
                 self.with_outgoing(turn, |outgoing, link| outgoing.settle(ack.packet_id, link));
                 Ok(())

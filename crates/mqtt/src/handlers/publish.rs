@@ -1,6 +1,10 @@
 //! PUBLISH from a client (section 3.3). Hot path: decoded in the read buffer, copied once, into the core's open batch.
 
+use std::num::NonZeroU16;
+use std::rc::Rc;
+
 use broker::{Broker, RowWrite, Strategy};
+use model::ErrorKind;
 use net::Turn;
 use wire::mqtt::{Delivery, Publish, Qos, ReasonCode};
 
@@ -8,17 +12,71 @@ use crate::connection::{Close, Connection};
 use crate::convert::Inbound;
 use crate::incoming::{AckOf, Received, ReceivedRows};
 use crate::metrics::DropReason;
+use crate::rewrite::{self, Unusable};
 use crate::subscription::subject_of;
 
 /// Where messages are published that come later.
 const DELAYED: &str = "$delayed/";
+const NO_TOPIC: Close = Close::because(ReasonCode::ProtocolError, "this topic alias has no topic yet");
 
 impl<B: Broker> Connection<B> {
     #[inline]
     pub(crate) fn handle_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
-        if publish.properties.topic_alias().is_some() {
+        match publish.properties.topic_alias() {
+            None => self.rewrite_publish(publish, turn),
+            Some(alias) => {
+                let topic = self.topic_of_alias(alias, publish.topic)?;
+                self.rewrite_publish(&Publish { topic: &topic, ..*publish }, turn)
+            }
+        }
+    }
+
+    #[inline]
+    fn rewrite_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        if self.shared.config.rewrites.is_empty() {
+            return self.take_publish(publish, turn);
+        }
+        match rewrite::topic(&self.shared.config.rewrites, publish.topic, &self.who()) {
+            Ok(topic) => {
+                let topic = Rc::<str>::from(topic);
+                self.take_publish(&Publish { topic: &topic, ..*publish }, turn)
+            }
+            Err(Unusable) => self.refuse_publish(publish, ErrorKind::Invalid, turn),
+        }
+    }
+
+    /// Answers a publication that is not even tried.
+    fn refuse_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        kind: ErrorKind,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Close> {
+        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        match publish.delivery {
+            Delivery::AtMostOnce => {
+                self.shared.metrics.drop_one(DropReason::Refused);
+                Ok(())
+            }
+            Delivery::AtLeastOnce { id, .. } => self.note_pushed(id, AckOf::Qos1, Err(kind), turn),
+            Delivery::ExactlyOnce { id, .. } => self.note_pushed(id, AckOf::Qos2, Err(kind), turn),
+        }
+    }
+
+    /// The topic that a PUBLISH with an alias means; a topic that is named has the alias from now on [MQTT-3.3.2-7].
+    fn topic_of_alias(&mut self, alias: NonZeroU16, named: &str) -> Result<Rc<str>, Close> {
+        if alias.get() > self.shared.config.topic_alias_max {
             return Err(Close::fault(ReasonCode::TopicAliasInvalid));
         }
+        let aliases = &mut self.incoming().aliases;
+        match named {
+            "" => aliases.get(alias).ok_or(NO_TOPIC),
+            named => Ok(aliases.set(alias, named)),
+        }
+    }
+
+    #[inline]
+    fn take_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
         self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
         let subject = subject_of(publish.topic);
         match publish.delivery {
@@ -58,7 +116,7 @@ impl<B: Broker> Connection<B> {
         publish: &Publish<'_>,
         subject: &str,
         rows: &[RowWrite],
-    ) -> Result<Option<u64>, model::ErrorKind> {
+    ) -> Result<Option<u64>, ErrorKind> {
         let is_marked = self.shared.config.shared_strategy == Strategy::HashPublisher
             || self.outgoing.as_ref().is_some_and(|outgoing| outgoing.marks_publisher(subject));
         let client = is_marked.then(|| self.client.clone());
@@ -98,7 +156,7 @@ impl<B: Broker> Connection<B> {
 
     /// Whether a QoS 2 publication is one that we have: it is acknowledged again and not stored again
     /// [MQTT-4.3.3-10].
-    fn is_known(&mut self, id: std::num::NonZeroU16, turn: &mut Turn<'_>) -> Result<bool, Close> {
+    fn is_known(&mut self, id: NonZeroU16, turn: &mut Turn<'_>) -> Result<bool, Close> {
         let Some(incoming) = &mut self.incoming else { return Ok(false) };
         match incoming.received.get(&id.get()) {
             None => Ok(false),
@@ -115,9 +173,9 @@ impl<B: Broker> Connection<B> {
     #[inline]
     fn note_pushed(
         &mut self,
-        id: std::num::NonZeroU16,
+        id: NonZeroU16,
         of: AckOf,
-        pushed: Result<Option<u64>, model::ErrorKind>,
+        pushed: Result<Option<u64>, ErrorKind>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Close> {
         let incoming = self.incoming();

@@ -13,7 +13,9 @@ impl<B: Broker> Connection<B> {
         let id = ack.packet_id;
         let exchange = self.outgoing.as_ref().and_then(|outgoing| outgoing.exchange(id));
         match exchange {
-            Some((false, _)) => return Err(Close::fault(ReasonCode::ProtocolError)),
+            Some((false, _)) => {
+                return Err(Close::because(ReasonCode::ProtocolError, "PUBREC answers a PUBLISH with QoS 1"));
+            }
             // The client gave the exchange up [MQTT-4.4.0-2, 4.9.0-2].
             Some((true, Step::Queued | Step::Sent)) if ack.reason.is_failure() => {
                 self.with_outgoing(turn, |outgoing, link| outgoing.settle(id, link));

@@ -5,14 +5,17 @@ use std::rc::Rc;
 
 use broker::Broker;
 use net::Turn;
+use tracing::debug;
 use wire::mqtt::{Qos, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, TopicFilter};
 
 use crate::connection::{Close, Connection};
 use crate::error::subscribe_reason;
-use crate::inbox::InboxSink;
+use crate::exclusive::{Asking, Grant};
+use crate::inbox::{InboxSink, Told};
 use crate::outgoing::{Job, Joining, Outgoing, SUBSCRIPTIONS_MAX};
+use crate::rewrite;
 use crate::saver::Waiting;
-use crate::subscription::{Tag, parse_filter};
+use crate::subscription::{EXCLUSIVE, Tag, bare, parse_filter};
 
 impl<B: Broker> Connection<B> {
     /// One code for each filter, in order [MQTT-3.8.4-6]; SUBACK when the subscriptions of a session that lasts are
@@ -22,8 +25,11 @@ impl<B: Broker> Connection<B> {
         subscribe: &Subscribe<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Close> {
+        if self.asks_for_rows(subscribe) {
+            return Ok(());
+        }
         let identifier = subscribe.properties.subscription_identifier();
-        let mut jobs = Vec::new();
+        let (shared, mut jobs) = (Rc::clone(&self.shared), Vec::new());
         let codes = subscribe
             .filters()
             .enumerate()
@@ -31,12 +37,18 @@ impl<B: Broker> Connection<B> {
                 if number >= SUBSCRIPTIONS_MAX {
                     return ReasonCode::QuotaExceeded;
                 }
-                match self.subscribe(text, options, identifier) {
+                let Ok(text) = rewrite::filter(&shared.config.rewrites, text, &self.who()) else {
+                    return ReasonCode::TopicFilterInvalid;
+                };
+                match self.subscribe(&text, options, identifier) {
                     Ok((code, job)) => {
                         jobs.extend(job);
                         code
                     }
-                    Err(code) => code,
+                    Err(code) => {
+                        self.release_exclusive(&text);
+                        code
+                    }
                 }
             })
             .collect();
@@ -45,13 +57,82 @@ impl<B: Broker> Connection<B> {
         Ok(())
     }
 
+    /// Asks for the rows of exclusive subscriptions. If true, the packet has to wait for them.
+    fn asks_for_rows(&mut self, subscribe: &Subscribe<'_>) -> bool {
+        if !self.shared.config.exclusive_subscriptions {
+            return false;
+        }
+        if let Some(exclusive) = &mut self.exclusive
+            && exclusive.asking == Asking::Answered
+        {
+            exclusive.asking = Asking::Idle;
+            return false;
+        }
+        let texts = subscribe.filters().take(SUBSCRIPTIONS_MAX).map(|(text, _)| text);
+        let rules = &self.shared.config.rewrites;
+        let texts = texts
+            .filter(|text| text.starts_with(EXCLUSIVE))
+            .filter_map(|text| rewrite::filter(rules, text, &self.who()).ok())
+            .filter(|text| TopicFilter::parse(bare(text)).is_ok_and(|filter| filter.share.is_none()))
+            .filter(|text| self.exclusive.as_ref().is_none_or(|exclusive| !exclusive.holds(text)));
+        let texts: Vec<Box<str>> = texts.map(Box::from).collect();
+        if texts.is_empty() {
+            return false;
+        }
+        self.exclusive.get_or_insert_default().asking = Asking::Waiting;
+        let (shared, inbox) = (Rc::clone(&self.shared), Rc::clone(&self.inbox));
+        let (client, expiry) = (self.client.clone(), self.expiry);
+        self.shared.spawn(async move {
+            let grant = Grant::of(&shared, &client, expiry, texts).await;
+            inbox.post(Told::Exclusive(grant.map_err(|error| error.kind())));
+        });
+        true
+    }
+
+    /// Others may have an exclusive subscription that this client no longer has.
+    pub(crate) fn release_exclusive(&mut self, text: &str) {
+        if let Some(exclusive) = &mut self.exclusive {
+            exclusive.release(&self.shared.broker.rows(), text);
+        }
+    }
+
+    /// Gives a client that has just been accepted the subscriptions that settings say.
+    pub(crate) fn auto_subscribe(&mut self, turn: &mut Turn<'_>) {
+        if self.shared.config.auto_subscribe.is_empty() {
+            return;
+        }
+        let shared = Rc::clone(&self.shared);
+        let mut jobs = Vec::new();
+        for rule in &shared.config.auto_subscribe {
+            let Some(text) = rule.filter.fill(&self.who()) else { continue };
+            match self.subscribe(&text, rule.options, None) {
+                Ok((_, job)) => jobs.extend(job),
+                Err(code) => {
+                    debug!(client = %self.client, filter = text, ?code, "a client was not given a subscription");
+                }
+            }
+        }
+        if self.is_persistent() {
+            self.saver.note_progress(turn.now);
+        }
+        self.with_outgoing(turn, |outgoing, link| outgoing.send_retained(jobs, link));
+    }
+
     fn subscribe(
         &mut self,
         text: &str,
         options: SubscribeOptions,
         identifier: Option<NonZeroU32>,
     ) -> Result<(ReasonCode, Option<Job>), ReasonCode> {
-        let checked = TopicFilter::parse(text).map_err(|malformed| malformed.reason)?;
+        let checked = TopicFilter::parse(bare(text)).map_err(|malformed| malformed.reason)?;
+        if text.starts_with(EXCLUSIVE) {
+            if !self.shared.config.exclusive_subscriptions || checked.share.is_some() {
+                return Err(ReasonCode::TopicFilterInvalid);
+            }
+            if !self.exclusive.as_ref().is_some_and(|exclusive| exclusive.holds(text)) {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+        }
         if checked.share.is_some() {
             return self.subscribe_shared(text, Tag::new(&options, identifier));
         }

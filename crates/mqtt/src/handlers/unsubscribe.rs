@@ -1,11 +1,14 @@
 //! UNSUBSCRIBE (section 3.10).
 
+use std::rc::Rc;
+
 use broker::Broker;
 use net::Turn;
 use wire::mqtt::{ReasonCode, TopicFilter, Unsubscribe};
 
 use crate::connection::{Close, Connection};
 use crate::outgoing::SUBSCRIPTIONS_MAX;
+use crate::rewrite;
 use crate::saver::Waiting;
 
 impl<B: Broker> Connection<B> {
@@ -15,6 +18,7 @@ impl<B: Broker> Connection<B> {
         unsubscribe: &Unsubscribe<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Close> {
+        let shared = Rc::clone(&self.shared);
         let codes = unsubscribe
             .filters()
             .enumerate()
@@ -22,8 +26,14 @@ impl<B: Broker> Connection<B> {
                 if number >= SUBSCRIPTIONS_MAX {
                     return ReasonCode::ImplementationSpecificError;
                 }
-                let was_there = self.outgoing.as_mut().is_some_and(|outgoing| outgoing.unsubscribe(text));
-                match (was_there, TopicFilter::parse(text)) {
+                let Ok(text) = rewrite::filter(&shared.config.rewrites, text, &self.who()) else {
+                    return ReasonCode::TopicFilterInvalid;
+                };
+                let was_there = self.outgoing.as_mut().is_some_and(|outgoing| outgoing.unsubscribe(&text));
+                if was_there {
+                    self.release_exclusive(&text);
+                }
+                match (was_there, TopicFilter::parse(&text)) {
                     (true, _) => ReasonCode::Success,
                     (false, Ok(_)) => ReasonCode::NoSubscriptionExisted,
                     (false, Err(malformed)) => malformed.reason,

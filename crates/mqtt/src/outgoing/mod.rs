@@ -23,11 +23,12 @@ use broker::{Batch, Broker, CatchUp, Cursor, Delivery, Picked, Start, Subscriber
 use net::Output;
 use wire::mqtt::{AckKind, Peer, encode_ack};
 
+use crate::aliases::Used;
 use crate::inbox::{Inbox, Told};
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::{InFlight, Origin, Resume, State};
-use crate::subscription::{Subscription, Tag, parse_filter};
+use crate::subscription::{EXCLUSIVE, Subscription, Tag, bare, parse_filter};
 use crate::window::{Entry, Step, Window};
 
 pub(crate) use resend::Loaded;
@@ -50,6 +51,8 @@ pub(crate) struct Link<'a, B: Broker> {
     pub(crate) inbox: &'a Rc<Inbox>,
     pub(crate) saver: &'a mut Saver,
     pub(crate) output: &'a mut Output,
+    /// Topic aliases, if the client permits some.
+    pub(crate) aliases: Option<&'a mut Used>,
     pub(crate) peer: Peer,
     pub(crate) client: &'a str,
     /// Exchanges that may be in flight.
@@ -160,7 +163,7 @@ impl Outgoing {
     /// Whether a subscription may be added, or is there already.
     pub(crate) fn has_room_for(&self, text: &str) -> bool {
         self.subscriptions.len() < SUBSCRIPTIONS_MAX
-            || self.subscriptions.iter().any(|known| *known.text == *text)
+            || self.subscriptions.iter().any(|known| bare(&known.text) == bare(text))
     }
 
     /// Subscriptions whose retained messages are not all sent.
@@ -173,9 +176,13 @@ impl Outgoing {
         if tag.is_no_local() {
             self.no_local.push(filter);
         }
-        match self.subscriptions.iter_mut().find(|known| *known.text == *text) {
+        match self.subscriptions.iter_mut().find(|known| bare(&known.text) == bare(text)) {
             Some(known) => {
                 known.tag = tag;
+                // What is exclusive stays so until it is given up under that name.
+                if text.starts_with(EXCLUSIVE) {
+                    known.text = text.into();
+                }
                 false
             }
             None => {

@@ -111,7 +111,7 @@ impl Outgoing {
             }
             identify(&mut properties, identifier.into_iter());
             let how = (delivery_of(exactly_once, id, true), retain);
-            source.encode(link.output, &link.peer, how, &properties).is_ok()
+            source.encode(how, &mut properties, link).is_ok()
         });
         if sent {
             self.window.set_step(id, Step::Sent);

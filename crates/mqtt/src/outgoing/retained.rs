@@ -143,7 +143,7 @@ impl Outgoing {
         let qos = reading.qos.min(grant.qos());
         identify(&mut properties, grant.identifiers());
         if qos == Qos::AtMostOnce {
-            send_at_most_once(&source, true, &properties, link);
+            send_at_most_once(&source, true, &mut properties, link);
             return Sent::Done;
         }
         let origin = Origin {
@@ -155,7 +155,7 @@ impl Outgoing {
             identifier: tag.identifier().map_or(0, |identifier| identifier.get()),
         };
         let held = || Box::new(Held { batch: batch.clone(), tags: tags.into() });
-        self.send_acknowledged((&source, &properties), qos, (origin, held), link)
+        self.send_acknowledged((&source, &mut properties), qos, (origin, held), link)
     }
 }
 

@@ -7,7 +7,7 @@ use broker::{Batch, Broker};
 use bytes::{Bytes, BytesMut};
 use model::batch::RecordRef;
 use net::Output;
-use wire::mqtt::{self, EncodeError, Peer, PropertiesBuf, Publish, Qos, Version};
+use wire::mqtt::{self, EncodeError, Peer, PropertiesBuf, Property, Publish, Qos, Version};
 
 use super::{Held, Link, Outgoing, Pending};
 use crate::convert::{Expired, Reading, identify, topic_of};
@@ -57,19 +57,46 @@ impl<'a> Source<'a> {
         Reading::of(&self.record, self.captured, wall_ms, properties)
     }
 
-    /// Appends the PUBLISH. What is said of the record stands in `properties`.
+    /// Appends the PUBLISH. What is said of the record stands in `properties`; a topic alias comes to it.
     #[inline]
-    pub(super) fn encode(
+    pub(super) fn encode<B: Broker>(
         &self,
-        output: &mut Output,
-        peer: &Peer,
+        how: (mqtt::Delivery, bool),
+        properties: &mut PropertiesBuf,
+        link: &mut Link<'_, B>,
+    ) -> Result<(), EncodeError> {
+        let topic = topic_of(self.subject).map_err(|_| EncodeError::TooLong)?;
+        let Some(aliases) = &mut link.aliases else {
+            return self.write(&topic, how, properties, (link.output, &link.peer));
+        };
+        if let Some(choice) = aliases.choose(&topic) {
+            let mark = properties.mark();
+            properties.push(Property::TopicAlias(choice.alias))?;
+            let said = if choice.is_known { "" } else { &topic };
+            match self.write(said, how, properties, (link.output, &link.peer)) {
+                // The topic may be shorter than its alias.
+                Err(EncodeError::OverPeerMaximum) => properties.rewind(mark),
+                Ok(()) => {
+                    aliases.note_sent(choice, &topic);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.write(&topic, how, properties, (link.output, &link.peer))
+    }
+
+    #[inline]
+    fn write(
+        &self,
+        topic: &str,
         how: (mqtt::Delivery, bool),
         properties: &PropertiesBuf,
+        to: (&mut Output, &Peer),
     ) -> Result<(), EncodeError> {
-        let (delivery, retain) = how;
-        let topic = topic_of(self.subject).map_err(|_| EncodeError::TooLong)?;
+        let ((delivery, retain), (output, peer)) = (how, to);
         let payload = self.record.value().unwrap_or_default();
-        let publish = Publish { delivery, retain, topic: &topic, properties: properties.view(), payload };
+        let publish = Publish { delivery, retain, topic, properties: properties.view(), payload };
         if payload.len() <= SHARE_MIN {
             return publish.encode(output.buffer(), peer);
         }
@@ -112,7 +139,7 @@ impl Outgoing {
         identify(&mut properties, grant.identifiers());
         shared.metrics.drop_many(DropReason::Header, reading.left_out);
         if qos == Qos::AtMostOnce {
-            send_at_most_once(&source, retain, &properties, link);
+            send_at_most_once(&source, retain, &mut properties, link);
             return Sent::Done;
         }
         let origin = Origin {
@@ -124,14 +151,14 @@ impl Outgoing {
             identifier: grant.identifiers().next().map_or(0, |identifier| identifier.get()),
         };
         let held = || Box::new(Held { batch: Arc::clone(batch), tags: tags.into() });
-        self.send_acknowledged((&source, &properties), qos, (origin, held), link)
+        self.send_acknowledged((&source, &mut properties), qos, (origin, held), link)
     }
 
     /// Sends with a packet identifier, if there is room. A QoS 2 PUBLISH of a session that outlives its connection
     /// waits until its identifier is durable.
     pub(super) fn send_acknowledged<B: Broker>(
         &mut self,
-        what: (&Source<'_>, &PropertiesBuf),
+        what: (&Source<'_>, &mut PropertiesBuf),
         qos: Qos,
         whence: (Origin, impl FnOnce() -> Box<Held>),
         link: &mut Link<'_, B>,
@@ -158,7 +185,7 @@ impl Outgoing {
             return Sent::Done;
         }
         let how = (delivery_of(exactly_once, id, false), retain);
-        match source.encode(link.output, &link.peer, how, properties) {
+        match source.encode(how, properties, link) {
             Ok(()) => {
                 self.window.add(entry);
                 link.shared.metrics.publishes_out[qos as usize].add(1);
@@ -185,7 +212,7 @@ impl Outgoing {
             let grant = if is_own { grant.of_own().unwrap_or(grant) } else { grant };
             identify(&mut properties, grant.identifiers());
             let how = (delivery_of(true, id, false), retain);
-            source.encode(link.output, &link.peer, how, &properties).is_ok()
+            source.encode(how, &mut properties, link).is_ok()
         });
         drop(properties);
         if sent {
@@ -212,7 +239,7 @@ fn is_too_slow(output: &mut Output) -> bool {
 pub(super) fn send_at_most_once<B: Broker>(
     source: &Source<'_>,
     retain: bool,
-    properties: &PropertiesBuf,
+    properties: &mut PropertiesBuf,
     link: &mut Link<'_, B>,
 ) {
     if is_too_slow(link.output) {
@@ -220,7 +247,7 @@ pub(super) fn send_at_most_once<B: Broker>(
         return;
     }
     let how = (mqtt::Delivery::AtMostOnce, retain);
-    match source.encode(link.output, &link.peer, how, properties) {
+    match source.encode(how, properties, link) {
         Ok(()) => link.shared.metrics.publishes_out[0].add(1),
         Err(_) => link.shared.metrics.drop_one(DropReason::TooLarge),
     }
@@ -238,7 +265,9 @@ pub(super) fn delivery_of(exactly_once: bool, id: NonZeroU16, dup: bool) -> mqtt
 pub(super) fn deliver_image<B: Broker>(batch: &Arc<Batch>, tags: &[u32], link: &mut Link<'_, B>) -> bool {
     let grant = Grant::new(tags);
     let at_most_once = batch.position.is_none() || grant.qos() == Qos::AtMostOnce;
-    if !at_most_once || grant.has_no_local() || grant.identifiers().next().is_some() {
+    // A client that permits topic aliases wants few bytes.
+    if !at_most_once || link.aliases.is_some() || grant.has_no_local() || grant.identifiers().next().is_some()
+    {
         return false;
     }
     let Ok(records) = batch.records() else { return true };

@@ -37,7 +37,8 @@ fn mqtt_4_13_1_1_malformed_packets_are_told_and_the_connection_closes() {
             ("35 wildcard in a topic", b"\x30\x04\x00\x01+\x00", 0x90),
             ("35 no topic", b"\x30\x03\x00\x00\x00", 0x82),
             ("36 topic alias 0", b"\x30\x07\x00\x01t\x03\x23\x00\x00", 0x94),
-            ("36 topic alias above the maximum", b"\x30\x07\x00\x01t\x03\x23\x00\x01", 0x94),
+            ("36 topic alias above the maximum", b"\x30\x07\x00\x01t\x03\x23\x00\x21", 0x94),
+            ("36 topic alias without a topic", b"\x30\x06\x00\x00\x03\x23\x00\x01", 0x82),
             ("40 subscription identifier from a client", b"\x30\x06\x00\x01t\x02\x0b\x01", 0x82),
             ("41 response topic with a wildcard", b"\x30\x08\x00\x01t\x04\x08\x00\x01+", 0x82),
             ("67 SUBSCRIBE without filters", b"\x82\x03\x00\x01\x00", 0x82),
@@ -93,7 +94,7 @@ fn mqtt_3_1_0_1_what_is_no_good_connect_is_refused() {
             (
                 "33 unknown method",
                 b"\x10\x12\x00\x04MQTT\x05\x02\x00\x00\x04\x15\x00\x01x\x00\x01c",
-                b"\x20\x03\x00\x8c\x00",
+                b"\x20\x31\x00\x8c\x2e\x1f\x00\x2bThe authentication method is not supported.",
             ),
         ] {
             let mut client = broker.socket(Version::V5).await;
@@ -153,7 +154,7 @@ fn mqtt_3_2_2_values_of_the_server_are_told() {
                 assert_eq!(properties.receive_maximum(), Some(id(1024)));
                 assert_eq!(properties.maximum_packet_size().map(u32::from), Some(9 << 20));
                 assert_eq!(properties.shared_subscription_available(), None, "which means yes");
-                assert_eq!(properties.topic_alias_maximum(), None);
+                assert_eq!(properties.topic_alias_maximum(), Some(32));
                 properties.assigned_client_identifier().map(str::to_owned)
             })
             .await;

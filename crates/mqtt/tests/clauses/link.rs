@@ -19,8 +19,10 @@ use wire::mqtt::{
     encode_pingreq,
 };
 
+use crate::hand::Hand;
+
 /// How long a client waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node with an MQTT listener.
 pub(crate) struct Broker {
@@ -47,11 +49,17 @@ impl Broker {
         tokio::task::spawn_local(async move {
             let io = CoreIo::new();
             while let Ok((stream, peer)) = listener.accept().await {
-                let (session, mailbox) = served.session(peer);
+                let (session, mailbox) = session_of(&served, peer);
                 tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, std::future::pending()));
             }
         });
         Broker { node, front, address }
+    }
+
+    /// A connection without a socket, whose time the test moves.
+    pub(crate) fn hand(&self) -> Hand {
+        let (session, mailbox) = session_of(&self.front, ([127, 0, 0, 1], 1).into());
+        Hand::new(session, mailbox)
     }
 
     /// The value of a counter, summed over its labels.
@@ -87,6 +95,13 @@ impl Broker {
     }
 }
 
+fn session_of(
+    front: &Front<broker::Core>,
+    peer: SocketAddr,
+) -> (mqtt::Session<broker::Core>, net::Mailbox<mqtt::Event>) {
+    front.session(peer)
+}
+
 /// A directory that goes from one core to the next.
 #[derive(Default)]
 pub(crate) struct Kept(RefCell<Option<TempDir>>);
@@ -110,6 +125,9 @@ pub(crate) struct Hello<'a> {
     pub(crate) expiry: Option<u32>,
     pub(crate) receive_maximum: Option<u16>,
     pub(crate) packet_size_max: Option<u32>,
+    pub(crate) topic_alias_maximum: Option<u16>,
+    pub(crate) response_information: Option<bool>,
+    pub(crate) problem_information: Option<bool>,
     pub(crate) will: Option<Will<'a>>,
 }
 
@@ -122,6 +140,9 @@ impl Default for Hello<'_> {
             expiry: None,
             receive_maximum: None,
             packet_size_max: None,
+            topic_alias_maximum: None,
+            response_information: None,
+            problem_information: None,
             will: None,
         }
     }
@@ -171,6 +192,9 @@ impl Client {
             hello.expiry.map(Property::SessionExpiryInterval),
             hello.receive_maximum.and_then(NonZeroU16::new).map(Property::ReceiveMaximum),
             hello.packet_size_max.and_then(NonZeroU32::new).map(Property::MaximumPacketSize),
+            hello.topic_alias_maximum.map(Property::TopicAliasMaximum),
+            hello.response_information.map(Property::RequestResponseInformation),
+            hello.problem_information.map(Property::RequestProblemInformation),
         ];
         for property in said.into_iter().flatten() {
             properties.push(property).unwrap();
@@ -215,6 +239,18 @@ impl Client {
         self.codes().await
     }
 
+    /// SUBSCRIBE alone, without waiting for the answer.
+    pub(crate) async fn send_subscribe(&mut self, filter: &str, options: SubscribeOptions) {
+        let exchange = Exchange { packet_id: id(79), properties: Properties::EMPTY };
+        self.encode(|out, peer| exchange.encode_subscribe(&[(filter, options)], out, peer).unwrap()).await;
+    }
+
+    /// UNSUBSCRIBE alone, without waiting for the answer.
+    pub(crate) async fn send_unsubscribe(&mut self, filter: &str) {
+        let exchange = Exchange { packet_id: id(78), properties: Properties::EMPTY };
+        self.encode(|out, peer| exchange.encode_unsubscribe(&[filter], out, peer).unwrap()).await;
+    }
+
     /// Subscribes to many filters with one packet.
     pub(crate) async fn subscribe_all(&mut self, filters: &[String]) -> Vec<ReasonCode> {
         let options = SubscribeOptions::new(Qos::AtMostOnce);
@@ -225,8 +261,7 @@ impl Client {
     }
 
     pub(crate) async fn unsubscribe(&mut self, filter: &str) -> Vec<ReasonCode> {
-        let exchange = Exchange { packet_id: id(78), properties: Properties::EMPTY };
-        self.encode(|out, peer| exchange.encode_unsubscribe(&[filter], out, peer).unwrap()).await;
+        self.send_unsubscribe(filter).await;
         self.codes().await
     }
 
@@ -384,6 +419,16 @@ impl Client {
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
         let count = read.expect("the broker closes in time").unwrap_or(0);
         assert_eq!(count, 0, "the broker said {:x?}", &self.received[..]);
+    }
+
+    /// What the broker says next is exactly this.
+    pub(crate) async fn hears(&mut self, bytes: &[u8], name: &str) {
+        while self.received.len() < bytes.len() {
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            let count = read.unwrap_or_else(|_| panic!("{name}: only {:x?} came", self.received));
+            assert_ne!(count.unwrap_or(0), 0, "{name}: the broker closed after {:x?}", self.received);
+        }
+        assert_eq!(self.received.split_to(bytes.len()), bytes, "{name}");
     }
 
     /// The broker says exactly this and closes.

@@ -2,11 +2,19 @@
 //! the requirement that it shows.
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+mod aliases;
 mod connect;
 mod delayed;
+mod delivery;
+mod framing;
+mod hand;
+mod identity;
 mod link;
 mod publish;
+mod reasons;
+mod rules;
 mod session;
 mod shared;
 mod subscribe;
+mod time;
 mod will;

@@ -171,6 +171,13 @@ pub struct PropertiesBuf {
     present: u64,
 }
 
+/// A place in a [`PropertiesBuf`].
+#[derive(Clone, Copy, Debug)]
+pub struct PropertiesMark {
+    len: usize,
+    present: u64,
+}
+
 impl PropertiesBuf {
     /// No properties yet, no memory yet.
     pub fn new() -> Self {
@@ -227,6 +234,18 @@ impl PropertiesBuf {
         }
         self.present |= 1 << id;
         Ok(())
+    }
+
+    /// Where the next property goes, for [`PropertiesBuf::rewind`].
+    #[inline]
+    pub fn mark(&self) -> PropertiesMark {
+        PropertiesMark { len: self.block.len(), present: self.present }
+    }
+
+    /// Takes back what was pushed since `mark`. A mark from before the last [`PropertiesBuf::clear`] means nothing.
+    pub fn rewind(&mut self, mark: PropertiesMark) {
+        self.block.truncate(mark.len);
+        self.present = mark.present;
     }
 
     /// Forgets all of them and keeps the memory.

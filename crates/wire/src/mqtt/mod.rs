@@ -26,7 +26,7 @@ pub use ack::{Ack, AckKind, encode_ack};
 pub use connack::Connack;
 pub use connect::{Connect, Will};
 pub use control::{Auth, Disconnect, encode_pingreq, encode_pingresp};
-pub use encode::{EncodeError, Peer, PropertiesBuf};
+pub use encode::{EncodeError, Peer, PropertiesBuf, PropertiesMark};
 pub use frame::{Decoded, Decoder};
 pub use property::{Properties, Property};
 pub use publish::{Delivery, Publish, PublishFanout, PublishRanges};

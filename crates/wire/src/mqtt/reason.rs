@@ -4,12 +4,12 @@ use super::place::Place;
 use super::{Version, place};
 
 macro_rules! reason_codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal in $places:expr;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $code:literal in $places:expr;)*) => {
         /// Reason codes of MQTT 5.0 (section 2.4). 0x80 and above are failures.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum ReasonCode {
-            $($(#[$doc])* $name = $code,)*
+            $(#[doc = $doc] $name = $code,)*
         }
 
         impl ReasonCode {
@@ -18,6 +18,13 @@ macro_rules! reason_codes {
                 match code {
                     $($code => Some(Self::$name),)*
                     _ => None,
+                }
+            }
+
+            /// What it says, as a sentence for people (a Reason String).
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => $doc.trim_ascii(),)*
                 }
             }
 
