@@ -47,7 +47,7 @@ impl Broker {
         tokio::task::spawn_local(async move {
             let io = CoreIo::new();
             while let Ok((stream, peer)) = listener.accept().await {
-                let (session, mailbox) = served.session(peer);
+                let (session, mailbox) = served.session(net::Peer::tcp(&"mqtt".into(), peer));
                 tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, std::future::pending()));
             }
         });
