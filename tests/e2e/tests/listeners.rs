@@ -1,15 +1,18 @@
 //! MQTT over everything that it can travel in: unmodified clients over TLS, mutual TLS, WebSocket, QUIC and unix sockets;
 //! certificates that are renewed while the broker runs; and connections that never get to the point.
+#![allow(clippy::print_stdout)]
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e::{Broker, Message, Process, Program, Settings, missing, wait_until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
 /// An authority and what it issues, as files.
@@ -330,6 +333,43 @@ fn ten_thousand_slow_handshakes_hold_no_more_than_the_bound() {
     });
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     exchange(Program::Paho, address, &["transport=websockets"]);
+}
+
+/// TLS connections that do nothing, and what each may cost.
+const IDLE: usize = 2_000;
+const IDLE_BYTES_MAX: u64 = 20 * 1024;
+
+#[test]
+fn an_idle_tls_connection_is_small() {
+    allow_open_files(IDLE + 500);
+    let certificates = Certificates::new();
+    let broker = start(&certificates.listener("safe", "tls", "", ""));
+    let address = broker.listener("safe");
+    let mut roots = RootCertStore::empty();
+    roots.add(certificates.issuer.der().clone()).expect("a root");
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("versions");
+    let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+    let connect = |number: usize| {
+        let name = "localhost".try_into().expect("a host");
+        let connection = ClientConnection::new(Arc::clone(&config), name).expect("a connection");
+        let mut stream = StreamOwned::new(connection, TcpStream::connect(address).expect("it accepts"));
+        let id = format!("{number:05}");
+        let packet = [&b"\x10\x11\0\x04MQTT\x04\x02\0\0\0\x05"[..], id.as_bytes()].concat();
+        stream.write_all(&packet).expect("it reads");
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).expect("CONNACK");
+        assert_eq!(answer, *b"\x20\x02\0\0");
+        stream
+    };
+    // What is made once is there before the count begins.
+    let first: Vec<_> = (0..50).map(connect).collect();
+    let before = broker.resident_bytes();
+    let more: Vec<_> = (50..50 + IDLE).map(connect).collect();
+    let each = broker.resident_bytes().saturating_sub(before) / IDLE as u64;
+    println!("{each} bytes per connection");
+    assert!(each < IDLE_BYTES_MAX, "{each} bytes per connection");
+    drop((first, more));
 }
 
 /// Raises the limit of open files, of this process and so of the broker that it starts.

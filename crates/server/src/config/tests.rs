@@ -241,13 +241,9 @@ fn any_port_holds_for_all_listeners() {
 
 #[test]
 fn every_mistake_in_a_listener_is_reported_with_its_line() {
-    let tls = "certificate_file = \"c\"\nkey_file = \"k\"\n";
     let one = |rest: &str| format!("[[mqtt.listeners]]\nname = \"a\"\n{rest}");
     let bound = |rest: &str| one(&format!("bind = \"127.0.0.1:5\"\n{rest}"));
-    let secure = |own: &str, rest: &str| {
-        bound(&format!("transport = \"tls\"\n{own}[mqtt.listeners.tls]\n{tls}{rest}"))
-    };
-    for (text, expected) in [
+    assert_problems(&[
         (
             "[mqtt]\nlisteners = 5".to_owned(),
             "broker.toml:2: mqtt.listeners: expected tables, each begun by [[mqtt",
@@ -291,20 +287,6 @@ fn every_mistake_in_a_listener_is_reported_with_its_line() {
             bound("certificate_user = \"subject\""),
             "broker.toml:4: mqtt.listeners.certificate_user: needs tls.",
         ),
-        (bound("transport = \"tls\""), "broker.toml:1: mqtt.listeners.tls.certificate_file: must be given"),
-        (
-            bound("[mqtt.listeners.tls]\nkey_file = \"k\""),
-            "broker.toml:4: mqtt.listeners.tls.certificate_file: is only for transport",
-        ),
-        (
-            secure("", "key_fiel = \"k\""),
-            "broker.toml:8: mqtt.listeners.tls.key_fiel: no such setting; did you",
-        ),
-        (
-            secure("", "client_auth = \"required\""),
-            "broker.toml:5: mqtt.listeners.tls.ca_file: must be given for",
-        ),
-        (secure("", "crl_file = \"r\""), "broker.toml:8: mqtt.listeners.tls.crl_file: needs client_auth"),
         (
             [bound(""), bound("")].concat(),
             "broker.toml:5: mqtt.listeners.name: a is the name of another listener",
@@ -321,10 +303,35 @@ fn every_mistake_in_a_listener_is_reported_with_its_line() {
             "[[mqtt.listeners]]\nname = \"kafka\"\nbind = \"127.0.0.1:5\"".to_owned(),
             "broker.toml:2: mqtt.listeners.name: kafka is the listener of its own section",
         ),
-    ] {
-        let found = problems(&text, &[]);
+    ]);
+}
+
+/// Each file has the problem that is beside it.
+fn assert_problems(cases: &[(String, &str)]) {
+    for (text, expected) in cases {
+        let found = problems(text, &[]);
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {found:#?}");
     }
+}
+
+#[test]
+fn every_mistake_in_a_listeners_certificates_is_reported_with_its_line() {
+    let files = "certificate_file = \"c\"\nkey_file = \"k\"\n";
+    let bound = |rest: &str| format!("[[mqtt.listeners]]\nname = \"a\"\nbind = \"127.0.0.1:5\"\n{rest}");
+    let secure = |rest: &str| bound(&format!("transport = \"tls\"\n[mqtt.listeners.tls]\n{files}{rest}"));
+    assert_problems(&[
+        (bound("transport = \"tls\""), "broker.toml:1: mqtt.listeners.tls.certificate_file: must be given"),
+        (
+            bound("[mqtt.listeners.tls]\nkey_file = \"k\""),
+            "broker.toml:4: mqtt.listeners.tls.certificate_file: is only for transport",
+        ),
+        (secure("key_fiel = \"k\""), "broker.toml:8: mqtt.listeners.tls.key_fiel: no such setting; did you"),
+        (
+            secure("client_auth = \"required\""),
+            "broker.toml:5: mqtt.listeners.tls.ca_file: must be given for",
+        ),
+        (secure("crl_file = \"r\""), "broker.toml:8: mqtt.listeners.tls.crl_file: needs client_auth"),
+    ]);
 }
 
 /// Fails when docs/reference/configuration.md is stale; `cargo xtask gen` makes it write the page instead.
