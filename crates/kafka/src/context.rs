@@ -1,7 +1,6 @@
 //! What handlers work with: the broker, and what this connection and this front know.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use ahash::AHashMap;
 use broker::{Broker, Check, RowWrite, RowsOutcome, Topic};
 use bytes::Bytes;
 use model::{Error, ErrorKind, ShardId, TenantId, TopicId, TopicName};
+use net::Peer;
 use parking_lot::RwLock;
 use wire::kafka::ErrorCode;
 use wire::kafka::messages::StrBytes;
@@ -57,7 +57,7 @@ impl<B> FrontState<B> {
 /// What handlers of one connection see.
 pub(crate) struct Context<B> {
     pub(crate) front: Rc<FrontState<B>>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// Where this client is told to find us.
     pub(crate) host: StrBytes,
     pub(crate) port: i32,

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use broker::Broker;
-use net::Mailbox;
+use net::{Mailbox, Peer};
 use tokio::sync::mpsc;
 
 pub use config::Config;
@@ -95,7 +95,7 @@ impl<B: Broker> Front<B> {
 
     /// A session for a connection from `peer` that was accepted at `local`, and its mailbox, for [`net::drive`]. To be
     /// called, and driven, on a `LocalSet`.
-    pub fn session(&self, peer: SocketAddr, local: SocketAddr) -> (Session<B>, Mailbox<Event>) {
+    pub fn session(&self, peer: Peer, local: SocketAddr) -> (Session<B>, Mailbox<Event>) {
         let (host, port) = self.state.config.advertised.clone().unwrap_or_else(|| convert::advertised(local));
         let context =
             Context { front: Rc::clone(&self.state), peer, host: host.into(), port: i32::from(port) };

@@ -1,7 +1,6 @@
 //! One connection: frames in, answers out in the order of the requests. Hot path.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -9,7 +8,7 @@ use std::time::Instant;
 
 use broker::Broker;
 use bytes::{Bytes, BytesMut};
-use net::{Closed, Mailbox, Turn};
+use net::{Closed, Mailbox, Peer, Turn};
 use tokio::task::AbortHandle;
 use tracing::debug;
 use wire::kafka::{
@@ -88,8 +87,8 @@ impl<B: Broker> Session<B> {
     }
 
     /// Who is connected.
-    pub fn peer(&self) -> SocketAddr {
-        self.context.peer
+    pub fn peer(&self) -> &Peer {
+        &self.context.peer
     }
 
     fn handle_frame(&mut self, frame: Bytes, turn: &mut Turn<'_>) {

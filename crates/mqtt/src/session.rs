@@ -7,7 +7,6 @@
 //! What is sent behind CONNECT waits unread while the session is claimed [MQTT-3.1.4-6].
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +14,7 @@ use std::time::Instant;
 use broker::Broker;
 use bytes::{Buf, BytesMut};
 use model::TenantId;
-use net::{Closed, Mailbox, Turn};
+use net::{Closed, Mailbox, Peer, Turn};
 use tracing::debug;
 use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode};
 
@@ -82,13 +81,13 @@ impl<B: Broker> Front<B> {
     }
 
     /// A new connection, for [`net::drive`].
-    pub fn session(&self, peer: SocketAddr) -> (Session<B>, Mailbox<Event>) {
+    pub fn session(&self, peer: Peer) -> (Session<B>, Mailbox<Event>) {
         let mailbox = Mailbox::new();
         let inbox = Inbox::new(mailbox.clone());
         let session = Session {
             shared: Rc::clone(&self.shared),
             inbox,
-            peer,
+            peer: Rc::new(peer),
             phase: Phase::New,
             // The driver's clock is tokio's as well.
             connect_by: tokio::time::Instant::now().into_std() + self.shared.config.connect_timeout,
@@ -107,7 +106,7 @@ impl<B: Broker> Front<B> {
 pub struct Session<B: Broker> {
     shared: Rc<Shared<B>>,
     inbox: Rc<Inbox>,
-    peer: SocketAddr,
+    peer: Rc<Peer>,
     phase: Phase<B>,
     connect_by: Instant,
     /// The peer does not read what we send: we do not read what it sends.

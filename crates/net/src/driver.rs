@@ -6,16 +6,16 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use crate::io::Io;
 use crate::mailbox::Mailbox;
 use crate::output::Output;
 use crate::session::{Closed, Session, Turn};
@@ -27,41 +27,16 @@ const EVENTS_PER_TURN: usize = 256;
 /// How long a closing connection may take to accept what is left for it.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A byte stream with readiness, as tokio's sockets have it. A simulation puts its own pipes behind it.
-pub trait Io: 'static {
-    /// Ready when [`Io::try_read`] may make progress.
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Reads into the spare capacity of `buffer`; 0 means that the peer closed its side.
-    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize>;
-    /// Ready when [`Io::try_write`] may make progress.
-    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Writes as much as the stream takes now.
-    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
-}
-
-impl Io for TcpStream {
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        TcpStream::poll_read_ready(self, cx)
-    }
-
-    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        TcpStream::try_read_buf(self, buffer)
-    }
-
-    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        TcpStream::poll_write_ready(self, cx)
-    }
-
-    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        TcpStream::try_write_vectored(self, slices)
-    }
-}
-
-/// What the connections of one core share: the scratch buffer that each read borrows.
+/// What the connections of one core share: the scratch buffers that each read borrows.
 #[derive(Clone, Default)]
 pub struct CoreIo {
-    scratch: Rc<RefCell<BytesMut>>,
+    scratch: Scratch,
+    /// For what a layer reads and does not hand on as it is.
+    pub(crate) sealed: Scratch,
 }
+
+/// A buffer that is lent for the time of a call.
+pub(crate) type Scratch = Rc<RefCell<BytesMut>>;
 
 impl CoreIo {
     /// One per core.
@@ -300,21 +275,35 @@ impl<S: Session, I: Io> Connection<S, I> {
             }
         }
         self.output.release();
-        Ok(())
+        match self.io.try_flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.write_blocked = true;
+                Ok(())
+            }
+            result => result,
+        }
     }
 
-    /// Writes what is left before the connection is closed, for a bounded time.
+    /// Writes what is left before the connection is closed, then the stream's farewell, for a bounded time.
     async fn linger(&mut self) {
         let deadline = tokio::time::Instant::now() + LINGER;
+        self.closing = true;
+        let mut finished = false;
         loop {
-            self.closing = true;
             let now = tokio::time::Instant::now().into_std();
-            if self.write(now).is_err() || self.output.is_empty() {
+            if self.write(now).is_err() {
                 return;
             }
-            let writable = poll_fn(|cx| self.io.poll_write_ready(cx));
-            if !matches!(tokio::time::timeout_at(deadline, writable).await, Ok(Ok(()))) {
+            if self.write_blocked {
+                let writable = poll_fn(|cx| self.io.poll_write_ready(cx));
+                if !matches!(tokio::time::timeout_at(deadline, writable).await, Ok(Ok(()))) {
+                    return;
+                }
+            } else if finished {
                 return;
+            } else {
+                self.io.finish();
+                finished = true;
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Listening sockets: one per core on the same address (`SO_REUSEPORT`), so that the kernel spreads
-//! connections and no connection ever moves between threads.
+//! connections and no connection ever moves between threads. Unix sockets are in [`crate::unix`].
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -10,8 +12,10 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
+use crate::rate::AcceptRate;
+
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 /// How long accepting pauses when the process has no file descriptor left.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
 
@@ -29,6 +33,27 @@ pub enum BindError {
     System {
         /// The address that was asked for.
         address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process listens on a unix socket.
+    #[error("{} is in use by another process", path.display())]
+    PathInUse {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// Something else is where a unix socket was to be.
+    #[error("{} is there and is no socket", path.display())]
+    PathTaken {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// The system refused a unix socket.
+    #[error("cannot listen on {}", path.display())]
+    Path {
+        /// The path that was asked for.
+        path: PathBuf,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -78,6 +103,27 @@ impl SharedListener {
     }
 }
 
+/// Binds a UDP socket, for QUIC.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let bind = || -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    bind().map_err(|source| system(address, source))
+}
+
+fn system(address: SocketAddr, source: io::Error) -> BindError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        _ => BindError::System { address, source },
+    }
+}
+
 fn socket(address: SocketAddr, shared: bool) -> Result<StdListener, BindError> {
     let bind = || -> io::Result<StdListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -93,34 +139,44 @@ fn socket(address: SocketAddr, shared: bool) -> Result<StdListener, BindError> {
         }
         Ok(socket.into())
     };
-    bind().map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address },
-        _ => BindError::System { address, source },
-    })
+    bind().map_err(|source| system(address, source))
 }
 
-/// Accepts connections for ever and hands each to `serve`. Errors of single connections are passed over; when
-/// the process is out of file descriptors, accepting pauses.
+/// Accepts connections for ever and hands each to `serve`, no faster than `rate` lets them in. Errors of single
+/// connections are passed over; when the process is out of file descriptors, accepting pauses.
 ///
 /// # Errors
 /// Only if the socket cannot be registered with the core's runtime.
 pub async fn accept_loop(
     socket: StdListener,
+    rate: Option<Arc<AcceptRate>>,
     mut serve: impl FnMut(TcpStream, SocketAddr),
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(socket)?;
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Our own output is coalesced; waiting for more only costs latency.
-                let _ = stream.set_nodelay(true);
-                serve(stream, peer);
-            }
-            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
-                warn!(err = %error, "out of file descriptors; accepting pauses");
-                tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
-            }
-            Err(_) => {}
+        let accepted = listener.accept().await;
+        if let Some((stream, peer)) = settle(accepted, rate.as_deref()).await {
+            // Our own output is coalesced; waiting for more only costs latency.
+            let _ = stream.set_nodelay(true);
+            serve(stream, peer);
         }
+    }
+}
+
+/// What was accepted, once it may go on.
+pub(crate) async fn settle<T>(accepted: io::Result<T>, rate: Option<&AcceptRate>) -> Option<T> {
+    match accepted {
+        Ok(connection) => {
+            if let Some(rate) = rate {
+                rate.wait().await;
+            }
+            Some(connection)
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+            warn!(err = %error, "out of file descriptors; accepting pauses");
+            tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+            None
+        }
+        Err(_) => None,
     }
 }

@@ -12,17 +12,18 @@
 //! Stopping: cores first (they take nothing new and answer what they took), then consensus, then the rest.
 
 mod admission;
+mod certificates;
 mod consensus_thread;
 mod cores;
 mod house;
 mod listeners;
+mod mqtt_listeners;
 mod readers;
 mod screen;
 mod settings;
 mod telemetry;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info};
 
+use self::certificates::Certificates;
 use self::consensus_thread::Consensus;
 use self::listeners::Listeners;
 use self::settings::{broker_config, core_count, node_config, reader_count};
@@ -43,13 +45,22 @@ use crate::config::Loaded;
 #[derive(Debug, Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("cannot listen for {protocol}")]
+    #[error("cannot listen for {listener}")]
     Listen {
         /// Which listener.
-        protocol: &'static str,
+        listener: String,
         /// Why.
         #[source]
         source: net::BindError,
+    },
+    /// The certificates of a listener cannot be used.
+    #[error("cannot use the certificates of {listener}")]
+    Certificates {
+        /// Which listener.
+        listener: String,
+        /// Why.
+        #[source]
+        source: net::TlsError,
     },
     /// The data cannot be opened.
     #[error(transparent)]
@@ -85,6 +96,7 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let config = loaded.config;
     telemetry::start(&config.log);
     let cores = core_count(&config);
+    let certificates = Certificates::load(&config)?;
     let listeners = Listeners::bind(&config, cores)?;
     let shutdown = Shutdown::new();
     let readers = readers::start(reader_count(cores)).map_err(StartError::system("start a thread"))?;
@@ -97,34 +109,43 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let shared = foundation.build(consensus.node(), broker_config(&config), outside);
     let house = house::start(consensus.node(), Arc::clone(&shared), shutdown.clone());
     let house = house.map_err(StartError::system("start a thread"))?;
-    let addresses = listeners.addresses();
-    let (front_sockets, http_socket) = listeners.into_sockets();
-    let cores = cores::start(&config, &shared, front_sockets, &shutdown)?;
+    let listening = listeners.listening().to_vec();
+    let (core_sockets, http_socket, socket_files) = listeners.into_sockets();
+    let cores = cores::start(&config, &shared, &certificates, core_sockets, &shutdown)?;
     let http = start_http(Admin::new(Arc::clone(&shared)), http_socket, shutdown.clone());
     let http = http.map_err(StartError::system("start a thread"))?;
-    listeners::write_file(&config.node.data_dir, &addresses)
+    listeners::write_file(&config.node.data_dir, &listening)
         .map_err(StartError::system("write listeners.json"))?;
-    screen::print(&config, &addresses);
+    screen::print(&config, &listening);
     info!("ready");
-    let stopped = wait_for_signal(&shutdown);
+    let stopped = wait_for_signal(&shutdown, &certificates);
     shutdown.trigger();
+    // Nobody is served there any more.
+    drop(socket_files);
     cores.into_iter().for_each(cores::CoreThread::join);
     consensus.stop();
     drop((house, http));
     stopped
 }
 
-/// Waits for SIGTERM or SIGINT, or for a part that failed to ask for the end.
-fn wait_for_signal(shutdown: &Shutdown) -> Result<(), StartError> {
+/// Waits for SIGTERM or SIGINT, or for a part that failed to ask for the end. Renews certificates meanwhile.
+fn wait_for_signal(shutdown: &Shutdown, certificates: &Certificates) -> Result<(), StartError> {
     let runtime = runtime().map_err(StartError::system("make a runtime"))?;
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::system("take signals"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::system("take signals"))?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = shutdown.wait() => return Err(StartError::Failed),
+        let take = |kind| signal(kind).map_err(StartError::system("take signals"));
+        let mut terminate = take(SignalKind::terminate())?;
+        let mut interrupt = take(SignalKind::interrupt())?;
+        let mut hangup = take(SignalKind::hangup())?;
+        let mut watch = std::pin::pin!(certificates.watch());
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => certificates.reload(),
+                () = &mut watch => {}
+                () = shutdown.wait() => return Err(StartError::Failed),
+            }
         }
         info!("stopping");
         Ok(())
@@ -149,9 +170,6 @@ fn start_http(
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
-
-/// A listener's name in `listeners.json` and on the screen, and its address.
-type Address = (&'static str, SocketAddr);
 
 /// Where the addresses in use are written.
 fn listeners_file(data_dir: &std::path::Path) -> PathBuf {

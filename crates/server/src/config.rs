@@ -8,6 +8,7 @@ mod groups;
 mod http;
 mod kafka;
 mod limits;
+mod listener;
 mod load;
 mod log;
 mod mqtt;
@@ -26,6 +27,10 @@ pub use groups::Groups;
 pub use http::Http;
 pub use kafka::Kafka;
 pub use limits::Limits;
+pub use listener::{
+    CertificateUser, ClientAuth, Listener, ListenerTls, MqttListener, PacketBytes, Proxy, SubProtocol,
+    Transport,
+};
 pub use load::Loaded;
 pub(crate) use load::{Flags, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
@@ -34,7 +39,7 @@ pub(crate) use mqtt::SharedStrategy;
 pub use node::Node;
 pub use storage::Storage;
 pub use topics::Topics;
-pub use values::{Bind, ByteSize, Host, TimeSpan};
+pub use values::{Bind, ByteSize, Host, Name, Octal, TimeSpan};
 
 pub(crate) use render::print;
 
@@ -55,6 +60,8 @@ pub struct Config {
     pub groups: Groups,
     /// `[mqtt]`
     pub mqtt: Mqtt,
+    /// `[[mqtt.listeners]]`
+    pub mqtt_listeners: Vec<MqttListener>,
     /// `[kafka]`
     pub kafka: Kafka,
     /// `[http]`
@@ -117,7 +124,41 @@ impl Config {
         self.mqtt.check(&mut faults);
         self.kafka.check(&mut faults);
         self.check_ports(&mut faults);
+        self.check_listeners(&mut faults);
         faults
+    }
+
+    fn check_listeners(&self, faults: &mut Faults) {
+        let taken = |at: usize, same: &dyn Fn(&Listener) -> bool| {
+            self.mqtt_listeners[..at].iter().any(|other| same(&other.own))
+        };
+        for (at, listener) in self.mqtt_listeners.iter().enumerate() {
+            let section = format!("mqtt.listeners[{at}]");
+            listener.check(&section, faults);
+            let own = &listener.own;
+            if !own.name.as_str().is_empty() && taken(at, &|other| other.name == own.name) {
+                faults.add(
+                    &section,
+                    "name",
+                    format!("{} is the name of another listener", own.name.as_str()),
+                );
+            }
+            if own.path.is_some() && taken(at, &|other| other.path == own.path) {
+                faults.add(&section, "path", "is also that of another listener".to_owned());
+            }
+            let Some(bind) = own.bind.filter(|bind| bind.port() != 0) else { continue };
+            // UDP ports are other ports.
+            let udp = |own: &Listener| own.transport == Transport::Quic;
+            let same = |other: &Listener| other.bind == Some(bind) && udp(other) == udp(own);
+            if taken(at, &same) {
+                faults.add(&section, "bind", format!("{bind} is also that of another listener"));
+            }
+            let fixed = self.listeners().into_iter().find(|(_, other)| *other == bind && !udp(own));
+            if let Some((other, _)) = fixed {
+                let rule = format!("{bind} is also {other}.bind; every listener needs its own");
+                faults.add(&section, "bind", rule);
+            }
+        }
     }
 
     fn check_ports(&self, faults: &mut Faults) {

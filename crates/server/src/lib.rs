@@ -9,6 +9,7 @@ mod config;
 pub use assembly::{StartError, start};
 pub use cli::{Exit, Invocation, Streams, run};
 pub use config::{
-    Bind, ByteSize, Config, Groups, Host, Http, Kafka, Limits, Loaded, Log, LogFormat, LogLevel, Mqtt, Node,
-    Storage, TimeSpan, Topics,
+    Bind, ByteSize, CertificateUser, ClientAuth, Config, Groups, Host, Http, Kafka, Limits, Listener,
+    ListenerTls, Loaded, Log, LogFormat, LogLevel, Mqtt, MqttListener, Name, Node, Octal, PacketBytes, Proxy,
+    Storage, SubProtocol, TimeSpan, Topics, Transport,
 };

@@ -19,6 +19,7 @@ use crate::wait::{pass, wait_until};
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     environment: Vec<(String, String)>,
+    file: String,
     fixed_ports: bool,
 }
 
@@ -33,6 +34,13 @@ impl Settings {
     pub fn with(mut self, key: &str, value: &str) -> Settings {
         let name = format!("ROBUSTMQ__{}", key.replace('.', "__").to_uppercase());
         self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// Adds lines to the settings file, as for lists, which variables cannot hold.
+    #[must_use]
+    pub fn with_file(mut self, text: &str) -> Settings {
+        self.file.push_str(text);
         self
     }
 
@@ -67,6 +75,8 @@ pub struct Broker {
     directory: Arc<TempDir>,
     process: Process,
     listeners: Listeners,
+    /// `listeners.json`.
+    listening: Value,
     allowed: Vec<String>,
     /// What earlier processes of this broker said.
     said_before: String,
@@ -86,8 +96,10 @@ impl Broker {
             }
         }
         let directory = Arc::new(TempDir::new().expect("a temporary directory can be made"));
-        let (process, listeners) = launch(&settings, directory.path());
-        Broker { settings, directory, process, listeners, allowed: Vec::new(), said_before: String::new() }
+        let (process, listening) = launch(&settings, directory.path());
+        let listeners = read_listeners(&listening);
+        let (allowed, said_before) = (Vec::new(), String::new());
+        Broker { settings, directory, process, listeners, listening, allowed, said_before }
     }
 
     /// A command that would start a broker on this data directory.
@@ -96,6 +108,11 @@ impl Broker {
         command.arg("start").arg("--data-dir").arg(data_dir);
         if !settings.fixed_ports {
             command.arg("--any-port");
+        }
+        if !settings.file.is_empty() {
+            let file = data_dir.join("settings.toml");
+            fs::write(&file, &settings.file).expect("the settings can be written");
+            command.arg("--config").arg(file);
         }
         clean(&mut command);
         command.envs(settings.variables());
@@ -113,6 +130,17 @@ impl Broker {
     /// Where it listens.
     pub fn listeners(&self) -> Listeners {
         self.listeners
+    }
+
+    /// The address of a listener by its name.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        address(&self.listening, name)
+    }
+
+    /// The path of the unix socket of a listener by its name.
+    pub fn socket_file(&self, name: &str) -> PathBuf {
+        let place = self.listening[name].as_str().and_then(|place| place.strip_prefix("unix:"));
+        PathBuf::from(place.unwrap_or_else(|| panic!("{} names a unix socket {name}", self.listening)))
     }
 
     /// The address of its MQTT listener.
@@ -140,6 +168,11 @@ impl Broker {
         self.process.kill();
     }
 
+    /// SIGHUP: files are read again.
+    pub fn hang_up(&self) {
+        self.process.signal(libc::SIGHUP);
+    }
+
     /// SIGTERM, and its exit status.
     pub fn terminate(&mut self) -> ExitStatus {
         self.process.terminate();
@@ -151,7 +184,8 @@ impl Broker {
         assert!(self.process.ended().is_some(), "a broker that runs cannot be restarted");
         let said = self.process.errors();
         self.said_before.push_str(&said);
-        (self.process, self.listeners) = launch(&self.settings, self.directory.path());
+        (self.process, self.listening) = launch(&self.settings, self.directory.path());
+        self.listeners = read_listeners(&self.listening);
     }
 
     /// What it wrote to standard error so far.
@@ -221,7 +255,7 @@ fn is_complaint(line: &str) -> bool {
         || line.contains("panicked at")
 }
 
-fn launch(settings: &Settings, directory: &Path) -> (Process, Listeners) {
+fn launch(settings: &Settings, directory: &Path) -> (Process, Value) {
     // A killed broker leaves its file behind.
     let file = directory.join("listeners.json");
     let _ = fs::remove_file(&file);
@@ -232,16 +266,17 @@ fn launch(settings: &Settings, directory: &Path) -> (Process, Listeners) {
         }
         fs::read_to_string(&file).ok()
     });
-    (process, read_listeners(&text))
+    (process, serde_json::from_str(&text).expect("listeners.json is JSON"))
 }
 
-fn read_listeners(text: &str) -> Listeners {
-    let value: Value = serde_json::from_str(text).expect("listeners.json is JSON");
-    let address = |name: &str| {
-        let address = value[name].as_str().unwrap_or_else(|| panic!("{text} names {name}"));
-        address.parse().expect("an address")
-    };
+fn read_listeners(listening: &Value) -> Listeners {
+    let address = |name| address(listening, name);
     Listeners { mqtt: address("mqtt"), kafka: address("kafka"), http: address("http") }
+}
+
+fn address(listening: &Value, name: &str) -> SocketAddr {
+    let address = listening[name].as_str().unwrap_or_else(|| panic!("{listening} names {name}"));
+    address.parse().expect("an address")
 }
 
 /// Removes settings that the environment of the test might hold.

@@ -133,9 +133,13 @@ impl Process {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    pub(crate) fn signal(&self, signal: libc::c_int) {
         let pid = libc::pid_t::try_from(self.child.id()).expect("process numbers are small");
         // Safety: `kill` touches no memory, and the child was not waited for, so that the number is still its.
-        let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
+        let sent = unsafe { libc::kill(pid, signal) };
         assert_eq!(sent, 0, "our own child can be signalled");
     }
 

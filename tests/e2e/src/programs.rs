@@ -11,6 +11,8 @@ use crate::process::Process;
 pub enum Program {
     /// paho-mqtt (Python).
     Paho,
+    /// aioquic (Python), with MQTT packets of ours on its stream.
+    Aioquic,
     /// MQTT.js (Node).
     MqttJs,
     /// confluent-kafka (Python over librdkafka).
@@ -54,6 +56,7 @@ impl Program {
         };
         match self {
             Program::Paho => python("mqtt_paho.py"),
+            Program::Aioquic => python("mqtt_quic.py"),
             Program::Confluent => python("kafka_confluent.py"),
             Program::Aiokafka => python("kafka_aiokafka.py"),
             Program::KafkaPython => python("kafka_python.py"),
@@ -78,9 +81,11 @@ impl Program {
 
     fn is_there(self) -> bool {
         match self {
-            Program::Paho | Program::Confluent | Program::Aiokafka | Program::KafkaPython => {
-                cache().join("venv/installed").exists()
-            }
+            Program::Paho
+            | Program::Aioquic
+            | Program::Confluent
+            | Program::Aiokafka
+            | Program::KafkaPython => cache().join("venv/installed").exists(),
             Program::MqttJs => cache().join("node/installed").exists(),
             Program::Java => cache().join("java/installed").exists(),
             Program::Mosquitto => runs("mosquitto_pub", "--help") && runs("mosquitto_sub", "--help"),

@@ -44,7 +44,10 @@ pub(super) async fn handle<B: Broker>(
         new_member_id: new_member_id(request.group_instance_id.as_deref().unwrap_or(&client_id), random),
         instance: request.group_instance_id.map(|instance| instance.to_string()),
         client_id,
-        client_host: format!("/{}", context.peer.ip().to_canonical()),
+        client_host: match context.peer.address.ip() {
+            Some(ip) => format!("/{}", ip.to_canonical()),
+            None => context.peer.address.to_string(),
+        },
         session_timeout,
         rebalance_timeout,
         protocol_type: request.protocol_type.to_string(),

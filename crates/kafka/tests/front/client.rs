@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use kafka::{Config, Event, Front, Session, Shared};
 use model::batch::BatchBuilder;
-use net::{Closed, Mailbox, Output, Session as _, Turn};
+use net::{Closed, Mailbox, Output, Peer, Session as _, Turn};
 use testkit::TestNode;
 use wire::kafka::messages::{CreatableTopic, CreateTopicsRequest, MetadataRequest, MetadataRequestTopic};
 use wire::kafka::{
@@ -36,7 +36,8 @@ impl Kafka {
 
     pub(crate) fn connect(&self) -> Client {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let (session, mailbox) = self.front.session(address("127.0.0.1:50000"), address("127.0.0.1:19092"));
+        let peer = Peer::tcp(&"kafka".into(), address("127.0.0.1:50000"));
+        let (session, mailbox) = self.front.session(peer, address("127.0.0.1:19092"));
         Client {
             session,
             mailbox,

@@ -99,7 +99,7 @@ fn session_of(
     front: &Front<broker::Core>,
     peer: SocketAddr,
 ) -> (mqtt::Session<broker::Core>, net::Mailbox<mqtt::Event>) {
-    front.session(peer)
+    front.session(net::Peer::tcp(&"mqtt".into(), peer))
 }
 
 /// A directory that goes from one core to the next.

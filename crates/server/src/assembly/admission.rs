@@ -1,4 +1,5 @@
-//! How many connections are open at once: one count for all cores and fronts of the node.
+//! How many connections are open at once: one count for all cores and fronts of the node, and one for each listener that has
+//! a bound of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,12 +10,14 @@ use tracing::warn;
 /// Refusals come as fast as a client can connect: they are told together, at most this often.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Admits connections up to `limits.max_connections`. Clones share the count.
+/// Admits connections up to a limit. Clones share the count.
 #[derive(Clone, Debug)]
 pub(super) struct Admission(Arc<State>);
 
 #[derive(Debug)]
 struct State {
+    /// The setting that bounds it.
+    limit: String,
     open_max: usize,
     open: AtomicUsize,
     /// Connections that were refused since the start.
@@ -29,9 +32,10 @@ struct State {
 pub(super) struct Permit(Admission);
 
 impl Admission {
-    /// Admits `open_max` connections at once; `now` is the start.
-    pub(super) fn new(open_max: u32, now: Instant) -> Self {
+    /// Admits `open_max` connections at once, as the setting `limit` says; `now` is the start.
+    pub(super) fn new(limit: impl Into<String>, open_max: u32, now: Instant) -> Self {
         Self(Arc::new(State {
+            limit: limit.into(),
             open_max: usize::try_from(open_max).unwrap_or(usize::MAX),
             open: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
@@ -51,7 +55,8 @@ impl Admission {
         }
         let refused = state.refused.fetch_add(1, Ordering::Relaxed) + 1;
         if self.is_to_be_told(now) {
-            warn!(open_max = state.open_max, refused, "limits.max_connections reached; connections refused");
+            let limit = &state.limit;
+            warn!(limit, open_max = state.open_max, refused, "connection limit reached; connections refused");
         }
         None
     }
@@ -80,7 +85,7 @@ mod tests {
     #[test]
     fn as_many_as_may_be_are_open_and_a_closed_one_makes_room() {
         let now = Instant::now();
-        let admission = Admission::new(2, now);
+        let admission = Admission::new("x", 2, now);
         let other_core = admission.clone();
         let first = admission.admit(now);
         let second = other_core.admit(now);
@@ -97,7 +102,7 @@ mod tests {
     #[test]
     fn no_race_between_cores_admits_too_many() {
         let now = Instant::now();
-        let admission = Admission::new(100, now);
+        let admission = Admission::new("x", 100, now);
         let cores: Vec<_> = (0..4)
             .map(|_| {
                 let admission = admission.clone();
@@ -113,7 +118,7 @@ mod tests {
     #[test]
     fn refusals_are_told_at_most_once_a_second() {
         let start = Instant::now();
-        let admission = Admission::new(1, start);
+        let admission = Admission::new("x", 1, start);
         let told = [0, 1, 999, 1000, 1500, 1999, 2000, 9000]
             .map(|ms| admission.is_to_be_told(start + Duration::from_millis(ms)));
         assert_eq!(told, [true, false, false, true, false, false, true, true]);

@@ -7,14 +7,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use broker::{Core, Shared};
-use net::{CoreIo, accept_loop, drive};
+use net::{CoreIo, Peer, accept_loop, drive};
 use rt::{OnFailure, OnShutdown, Shutdown, TaskKind, Tasks};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tracing::{error, warn};
 
 use super::admission::{Admission, Permit};
-use super::listeners::FrontSockets;
+use super::certificates::Certificates;
+use super::listeners::CoreSockets;
+use super::mqtt_listeners::{self, MqttListenerPlan};
 use super::settings::{kafka_config, mqtt_config};
 use super::{StartError, runtime};
 use crate::config::Config;
@@ -23,10 +25,10 @@ use crate::config::Config;
 const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// One client. It is told of the end and has a few seconds to take what is left for it.
-const CONNECTION: TaskKind =
+pub(super) const CONNECTION: TaskKind =
     TaskKind { name: "connection", on_shutdown: OnShutdown::Finish, on_failure: OnFailure::Log };
 /// Takes new connections.
-const ACCEPTOR: TaskKind =
+pub(super) const ACCEPTOR: TaskKind =
     TaskKind { name: "acceptor", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 /// Consumer groups.
 const COORDINATOR: TaskKind =
@@ -53,6 +55,7 @@ impl CoreThread {
 struct Plan {
     config: Config,
     shared: Arc<Shared>,
+    mqtt: Vec<MqttListenerPlan>,
     kafka: kafka::Shared,
     admission: Admission,
     shutdown: Shutdown,
@@ -63,16 +66,19 @@ struct Plan {
 pub(super) fn start(
     config: &Config,
     shared: &Arc<Shared>,
-    sockets: Vec<FrontSockets>,
+    certificates: &Certificates,
+    sockets: Vec<CoreSockets>,
     shutdown: &Shutdown,
 ) -> Result<Vec<CoreThread>, StartError> {
     let (ready, started) = channel();
     let (kafka, coordinator) = kafka::Shared::new();
+    let all = Admission::new("limits.max_connections", config.limits.max_connections, Instant::now());
     let plan = Plan {
+        mqtt: mqtt_listeners::plans(config, &all, certificates),
         config: config.clone(),
         shared: Arc::clone(shared),
         kafka,
-        admission: Admission::new(config.limits.max_connections, Instant::now()),
+        admission: all,
         shutdown: shutdown.clone(),
         ready,
     };
@@ -89,7 +95,7 @@ pub(super) fn start(
     Ok(threads)
 }
 
-fn run(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Option<kafka::Coordinator>) {
+fn run(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Option<kafka::Coordinator>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -100,7 +106,7 @@ fn run(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Option<kafka
     LocalSet::new().block_on(&runtime, serve(number, plan, sockets, coordinator));
 }
 
-async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Option<kafka::Coordinator>) {
+async fn serve(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Option<kafka::Coordinator>) {
     let core = Core::new(Arc::clone(&plan.shared), number);
     // The core itself outlives the stop signal: it answers what the connections still have under way.
     let running = core.clone();
@@ -120,7 +126,9 @@ async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Opti
         });
     }
     let io = CoreIo::new();
-    listen_mqtt(&plan, &tasks, &core, &io, sockets.mqtt);
+    for (listener, socket) in plan.mqtt.iter().zip(sockets.mqtt) {
+        mqtt_listeners::listen(listener, socket, &core, &io, (&tasks, &plan.shutdown));
+    }
     listen_kafka(&plan, &tasks, &core, &io, sockets.kafka);
     // The main thread waits for this, unless it is gone.
     let _ = plan.ready.send(Ok(()));
@@ -135,45 +143,26 @@ async fn serve(number: u16, plan: Plan, sockets: FrontSockets, coordinator: Opti
 /// Takes up what the last stop interrupted: the broker's own work, then wills that wait for their delay.
 async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
     core.recover().await?;
-    mqtt::Front::new(mqtt_config(&plan.config), core.clone()).recover().await
-}
-
-fn listen_mqtt(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
-    let front = mqtt::Front::new(mqtt_config(&plan.config), core.clone());
-    let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
-    let admission = plan.admission.clone();
-    let serve = move |stream: TcpStream, peer: SocketAddr| {
-        let Some(permit) = admission.admit(Instant::now()) else { return };
-        let (session, mailbox) = front.session(peer);
-        let shutdown = shutdown.clone();
-        let stop = async move { shutdown.wait().await };
-        let driven = drive(stream, io.clone(), session, mailbox, stop);
-        spawner.spawn_local(CONNECTION, "mqtt", holding(permit, driven));
-    };
-    tasks.spawn_local(ACCEPTOR, "mqtt", async move {
-        if let Err(error) = accept_loop(socket, serve).await {
-            error!(err = %error, "the MQTT listener failed");
-        }
-    });
+    mqtt::Front::new(mqtt_config(&plan.config, None), core.clone()).recover().await
 }
 
 fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
     let config = Arc::new(kafka_config(&plan.config));
     let front = kafka::Front::new(config, core.clone(), plan.kafka.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
-    let admission = plan.admission.clone();
+    let (admission, name) = (plan.admission.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {
         let Some(permit) = admission.admit(Instant::now()) else { return };
         // A connection that is gone already has no address; it ends by itself.
         let Ok(local) = stream.local_addr() else { return };
-        let (session, mailbox) = front.session(peer, local);
+        let (session, mailbox) = front.session(Peer::tcp(&name, peer), local);
         let shutdown = shutdown.clone();
         let stop = async move { shutdown.wait().await };
         let driven = drive(stream, io.clone(), session, mailbox, stop);
         spawner.spawn_local(CONNECTION, "kafka", holding(permit, driven));
     };
     tasks.spawn_local(ACCEPTOR, "kafka", async move {
-        if let Err(error) = accept_loop(socket, serve).await {
+        if let Err(error) = accept_loop(socket, None, serve).await {
             error!(err = %error, "the Kafka listener failed");
         }
     });

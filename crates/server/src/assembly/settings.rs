@@ -1,11 +1,14 @@
 //! From settings to what each crate takes.
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
 
 use broker::{BrokerConfig, Retention, Strategy};
 use cluster::NodeConfig;
+use net::{Entrance, ProxyProtocol, Tls, WebSocketRules};
 
-use crate::config::{Config, SharedStrategy, TimeSpan};
+use crate::config::{CertificateUser, Config, MqttListener, Proxy, SharedStrategy, SubProtocol, TimeSpan, Transport};
 
 pub(super) fn core_count(config: &Config) -> usize {
     match config.node.cores {
@@ -52,13 +55,20 @@ pub(super) fn broker_config(config: &Config) -> BrokerConfig {
     }
 }
 
-pub(super) fn mqtt_config(config: &Config) -> mqtt::MqttConfig {
+/// The largest packet of a listener's clients.
+fn packet_bytes_max(config: &Config, listener: Option<&MqttListener>) -> u32 {
+    let own = listener.and_then(|listener| listener.own.max_packet_bytes.0);
+    u32::try_from(own.unwrap_or(config.mqtt.max_packet_bytes).bytes()).unwrap_or(u32::MAX)
+}
+
+/// The front as `[mqtt]` has it, or as one of `[[mqtt.listeners]]` has it.
+pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> mqtt::MqttConfig {
     let settings = &config.mqtt;
     let seconds = |span: TimeSpan| span.duration().as_secs();
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let at_least_one = |count: u16| NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
     mqtt::MqttConfig {
-        packet_bytes_max: u32::try_from(settings.max_packet_bytes.bytes()).unwrap_or(u32::MAX),
+        packet_bytes_max: packet_bytes_max(config, listener),
         receive_maximum: at_least_one(settings.receive_maximum),
         in_flight_max: at_least_one(settings.max_inflight),
         incoming_bytes_max: size(config.limits.connection_inflight_bytes.bytes()),
@@ -77,6 +87,55 @@ pub(super) fn mqtt_config(config: &Config) -> mqtt::MqttConfig {
             SharedStrategy::HashPublisher => Strategy::HashPublisher,
             SharedStrategy::LocalFirst => Strategy::LocalFirst,
         },
+    }
+}
+
+/// What stands before the sessions of `[mqtt]`: nothing.
+pub(super) fn plain_entrance() -> Entrance {
+    Entrance {
+        name: "mqtt".into(),
+        transport: net::Transport::Tcp,
+        proxy: None,
+        tls: None,
+        websocket: None,
+        user: net::CertificateUser::None,
+        timeout: Duration::ZERO,
+    }
+}
+
+/// What stands before the sessions of one of `[[mqtt.listeners]]`.
+pub(super) fn entrance(config: &Config, listener: &MqttListener, tls: Option<Arc<Tls>>) -> Entrance {
+    let own = &listener.own;
+    let transport = match own.transport {
+        Transport::Tcp => net::Transport::Tcp,
+        Transport::Tls => net::Transport::Tls,
+        Transport::Ws => net::Transport::WebSocket,
+        Transport::Wss => net::Transport::SecureWebSocket,
+        Transport::Quic => net::Transport::Quic,
+        Transport::Unix => net::Transport::Unix,
+    };
+    let rules = || WebSocketRules {
+        path: own.websocket_path.clone(),
+        require_sub_protocol: own.websocket_sub_protocol == SubProtocol::Required,
+        frame_bytes_max: packet_bytes_max(config, Some(listener)).into(),
+    };
+    Entrance {
+        name: own.name.as_str().into(),
+        transport,
+        proxy: match own.proxy_protocol {
+            Proxy::Off => None,
+            Proxy::V1 => Some(ProxyProtocol::V1),
+            Proxy::V2 => Some(ProxyProtocol::V2),
+            Proxy::Any => Some(ProxyProtocol::Any),
+        },
+        tls,
+        websocket: transport.is_websocket().then(|| Arc::new(rules())),
+        user: match own.certificate_user {
+            CertificateUser::None => net::CertificateUser::None,
+            CertificateUser::CommonName => net::CertificateUser::CommonName,
+            CertificateUser::Subject => net::CertificateUser::Subject,
+        },
+        timeout: own.handshake_timeout.duration(),
     }
 }
 
@@ -110,7 +169,7 @@ mod tests {
         config.limits.connection_inflight_bytes = ByteSize::mib(21);
         config.limits.max_message_bytes = ByteSize::mib(3);
         config.kafka.max_request_bytes = ByteSize::mib(5);
-        assert_eq!(mqtt_config(&config).incoming_bytes_max, 21 << 20);
+        assert_eq!(mqtt_config(&config, None).incoming_bytes_max, 21 << 20);
         let kafka = kafka_config(&config);
         assert_eq!(kafka.in_flight_bytes_max, 21 << 20);
         assert_eq!((kafka.request_bytes_max, kafka.message_bytes_max), (5 << 20, 3 << 20));

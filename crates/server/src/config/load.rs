@@ -1,12 +1,14 @@
 //! Lays the file, the environment and the flags over the defaults, and gathers everything that is wrong with them.
 
+mod lists;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use self::lists::{FileText, LISTENERS};
 use super::Config;
 use super::problem::{Origin, Problem, ProblemKind};
 use super::section::Raw;
@@ -46,12 +48,13 @@ pub struct Loaded {
     origins: Origins,
 }
 
-type Origins = BTreeMap<(&'static str, &'static str), Origin>;
+/// By `section.key`; by `section` alone for an item of a list.
+type Origins = BTreeMap<String, Origin>;
 
 impl Loaded {
     /// Where the value of `section.key` comes from.
-    pub(crate) fn origin(&self, section: &'static str, key: &'static str) -> &Origin {
-        self.origins.get(&(section, key)).unwrap_or(&Origin::Default)
+    pub(crate) fn origin(&self, section: &str, key: &str) -> &Origin {
+        self.origins.get(&format!("{section}.{key}")).unwrap_or(&Origin::Default)
     }
 }
 
@@ -87,19 +90,26 @@ impl Loader {
     }
 
     fn text(&mut self, path: &Path, text: &str) {
-        let origin = |span: Range<usize>| Origin::Line(path.to_owned(), line_at(text, span.start));
+        let file = FileText { path, text };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let reason = error.message().to_owned();
-            self.report(origin(error.span().unwrap_or(0..0)), ProblemKind::Syntax { reason });
+            self.report(
+                file.origin(error.span().map_or(0, |span| span.start)),
+                ProblemKind::Syntax { reason },
+            );
         }
         for (name, value) in table.get_ref() {
             let section = name.get_ref().as_ref();
             match value.get_ref() {
                 DeValue::Table(settings) => {
-                    if self.known_section(section, || origin(name.span())) {
+                    if self.known_section(section, || file.origin(name.span().start)) {
                         for (key, value) in settings {
-                            let origin = origin(key.span());
+                            if section == "mqtt" && key.get_ref() == LISTENERS {
+                                self.listeners(file, value);
+                                continue;
+                            }
+                            let origin = file.origin(key.span().start);
                             let found = &text[value.span()];
                             self.set(
                                 Place { section, key: key.get_ref(), found },
@@ -111,7 +121,7 @@ impl Loader {
                 }
                 _ => {
                     let kind = self.misplaced(section);
-                    self.report(origin(name.span()), kind);
+                    self.report(file.origin(name.span().start), kind);
                 }
             }
         }
@@ -146,12 +156,18 @@ impl Loader {
     fn flags(&mut self, flags: &Flags) {
         if let Some(data_dir) = &flags.data_dir {
             self.config.node.data_dir.clone_from(data_dir);
-            self.origins.insert(("node", "data_dir"), Origin::Flag("--data-dir"));
+            self.origins.insert("node.data_dir".to_owned(), Origin::Flag("--data-dir"));
         }
         if flags.any_port {
             for (section, bind) in self.config.listeners_mut() {
                 bind.take_any_port();
-                self.origins.insert((section, "bind"), Origin::Flag("--any-port"));
+                self.origins.insert(format!("{section}.bind"), Origin::Flag("--any-port"));
+            }
+            for (at, listener) in self.config.mqtt_listeners.iter_mut().enumerate() {
+                if let Some(bind) = &mut listener.own.bind {
+                    bind.take_any_port();
+                    self.origins.insert(format!("mqtt.listeners[{at}].bind"), Origin::Flag("--any-port"));
+                }
             }
         }
     }
@@ -165,7 +181,7 @@ impl Loader {
             let suggestion = suggest_key(&self.config, section, key);
             return self.report(origin, ProblemKind::Unknown { name, suggestion });
         };
-        let at = (target.name(), field.name);
+        let at = format!("{}.{}", target.name(), field.name);
         match target.set(key, raw) {
             Ok(()) => {
                 self.origins.insert(at, origin);
@@ -199,10 +215,17 @@ impl Loader {
         self.problems.push(Problem { origin, kind });
     }
 
+    /// Where the value of `section.key` comes from; for what an item of a list lacks, where the item begins.
+    fn origin_of(&self, section: &str, key: &str) -> Origin {
+        let item = section.trim_end_matches(".tls");
+        let names = [format!("{section}.{key}"), section.to_owned(), item.to_owned()];
+        names.iter().find_map(|name| self.origins.get(name)).cloned().unwrap_or(Origin::Default)
+    }
+
     fn finish(mut self) -> Result<Loaded, Vec<Problem>> {
         for fault in self.config.faults().into_vec() {
-            let origin = self.origins.get(&(fault.section, fault.key)).cloned().unwrap_or(Origin::Default);
-            let name = format!("{}.{}", fault.section, fault.key);
+            let origin = self.origin_of(&fault.section, fault.key);
+            let name = format!("{}.{}", without_numbers(&fault.section), fault.key);
             self.report(origin, ProblemKind::Rule { name, rule: fault.rule });
         }
         if self.problems.is_empty() {
@@ -219,6 +242,11 @@ struct Place<'a> {
     section: &'a str,
     key: &'a str,
     found: &'a str,
+}
+
+/// `mqtt.listeners[3].tls` as people call it; which one it is the line says.
+fn without_numbers(section: &str) -> String {
+    section.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
 }
 
 /// The value of a file, before its type is known.

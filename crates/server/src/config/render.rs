@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use super::Config;
+use super::listener::MqttListener;
 use super::load::Loaded;
 use super::problem::Origin;
+use super::section::Section;
 
 /// The settings in effect as a TOML file with their documentation. Loading that file gives the same settings.
 pub(crate) fn print(loaded: &Loaded) -> String {
@@ -17,18 +19,49 @@ pub(crate) fn print(loaded: &Loaded) -> String {
         comment(&mut out, section.doc());
         let name = section.name();
         line(&mut out, format_args!("[{name}]"));
-        for field in section.fields() {
-            out.push('\n');
-            comment(&mut out, field.doc);
-            line(&mut out, format_args!("# Type: {}. Default: {}.", field.kind, default.show(field.name)));
-            match loaded.origin(name, field.name) {
-                Origin::Default => {}
-                origin => line(&mut out, format_args!("# Set by {origin}.")),
-            }
-            line(&mut out, format_args!("{} = {}", field.name, section.show(field.name)));
+        fields(&mut out, (section, default), |key| loaded.origin(name, key));
+        if name == "mqtt" {
+            listeners(&mut out, loaded);
         }
     }
     out
+}
+
+/// The listeners in effect; a listener without certificates is printed without their section.
+fn listeners(out: &mut String, loaded: &Loaded) {
+    let default = MqttListener::default();
+    for (at, listener) in loaded.config.mqtt_listeners.iter().enumerate() {
+        let origin = |key: &str| loaded.origin(&format!("mqtt.listeners[{at}]"), key);
+        out.push('\n');
+        comment(out, listener.own.doc());
+        line(out, format_args!("[[mqtt.listeners]]"));
+        fields(out, (&listener.own, &default.own), origin);
+        if listener.is_secure() {
+            let origin = |key: &str| loaded.origin(&format!("mqtt.listeners[{at}].tls"), key);
+            out.push('\n');
+            comment(out, listener.tls.doc());
+            line(out, format_args!("[mqtt.listeners.tls]"));
+            fields(out, (&listener.tls, &default.tls), origin);
+        }
+    }
+}
+
+/// The settings of one section, beside their defaults.
+fn fields<'a>(
+    out: &mut String,
+    (section, default): (&dyn Section, &dyn Section),
+    origin: impl Fn(&str) -> &'a Origin,
+) {
+    for field in section.fields() {
+        out.push('\n');
+        comment(out, field.doc);
+        line(out, format_args!("# Type: {}. Default: {}.", field.kind, default.show(field.name)));
+        match origin(field.name) {
+            Origin::Default => {}
+            origin => line(out, format_args!("# Set by {origin}.")),
+        }
+        line(out, format_args!("{} = {}", field.name, section.show(field.name)));
+    }
 }
 
 /// The page `docs/reference/configuration.md`.
@@ -36,15 +69,24 @@ pub(crate) fn print(loaded: &Loaded) -> String {
 pub(crate) fn reference() -> String {
     let mut out = String::from(REFERENCE_HEAD);
     for section in Config::default().sections() {
-        let name = section.name();
-        line(&mut out, format_args!("\n## `[{name}]`\n\n{}\n", joined(section.doc())));
-        out.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
-        for field in section.fields() {
-            let (key, kind, meaning) = (field.name, field.kind, joined(field.doc));
-            line(&mut out, format_args!("| `{key}` | {kind} | `{}` | {meaning} |", section.show(key)));
+        table(&mut out, &format!("[{}]", section.name()), section);
+        if section.name() == "mqtt" {
+            let listener = MqttListener::default();
+            table(&mut out, "[[mqtt.listeners]]", &listener.own);
+            table(&mut out, "[mqtt.listeners.tls]", &listener.tls);
         }
     }
     out
+}
+
+#[cfg(test)]
+fn table(out: &mut String, title: &str, section: &dyn Section) {
+    line(out, format_args!("\n## `{title}`\n\n{}\n", joined(section.doc())));
+    out.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
+    for field in section.fields() {
+        let (key, kind, meaning) = (field.name, field.kind, joined(field.doc));
+        line(out, format_args!("| `{key}` | {kind} | `{}` | {meaning} |", section.show(key)));
+    }
 }
 
 #[cfg(test)]

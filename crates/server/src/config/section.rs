@@ -108,7 +108,7 @@ pub(crate) struct Faults(Vec<Fault>);
 #[derive(Debug)]
 pub(crate) struct Fault {
     /// The section.
-    pub(crate) section: &'static str,
+    pub(crate) section: String,
     /// The key in it.
     pub(crate) key: &'static str,
     /// The rule, as a sentence about the key.
@@ -117,8 +117,8 @@ pub(crate) struct Fault {
 
 impl Faults {
     /// Says that `section.key` breaks `rule`.
-    pub(crate) fn add(&mut self, section: &'static str, key: &'static str, rule: String) {
-        self.0.push(Fault { section, key, rule });
+    pub(crate) fn add(&mut self, section: &str, key: &'static str, rule: String) {
+        self.0.push(Fault { section: section.to_owned(), key, rule });
     }
 
     /// All that was said, in order.

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::load::{Flags, Loaded, Sources, load};
 use super::render::{print, reference};
 use super::section::Raw;
-use super::values::{ByteSize, Host, TimeSpan, Value};
-use super::{Config, LogLevel};
+use super::values::{ByteSize, Host, Octal, TimeSpan, Value};
+use super::{ClientAuth, Config, LogLevel, Transport};
 
 /// Loads `text` as a file, under `variables`; problems come back as lines with the folder taken off.
 fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
@@ -188,6 +188,152 @@ fn what_is_printed_loads_to_the_same_settings() {
     assert_eq!(load_text(&printed, &[]).expect("loads").config, loaded.config);
 }
 
+const LISTENERS: &str = r#"
+[mqtt]
+bind = "127.0.0.1:1"
+
+[[mqtt.listeners]]
+name = "web"
+transport = "wss"
+bind = "127.0.0.1:8084"
+max_connections = 7
+max_packet_bytes = "64KiB"
+[mqtt.listeners.tls]
+certificate_file = "server.pem"
+key_file = "server.key"
+client_auth = "optional"
+ca_file = "ca.pem"
+
+[[mqtt.listeners]]
+name = "local"
+transport = "unix"
+path = "/run/robustmq.sock"
+mode = "0600"
+
+[kafka]
+auto_create = false
+"#;
+
+#[test]
+fn listeners_are_read_printed_and_read_again() {
+    let loaded = load_text(LISTENERS, &[]).expect("loads");
+    let [web, local] = &loaded.config.mqtt_listeners[..] else { panic!("two") };
+    assert_eq!((web.own.name.as_str(), web.own.transport), ("web", Transport::Wss));
+    assert_eq!((web.own.max_connections, web.tls.client_auth), (Some(7), ClientAuth::Optional));
+    assert_eq!((local.own.mode, local.own.bind), (Octal(0o600), None));
+    assert!(!loaded.config.kafka.auto_create, "what follows belongs to its own section");
+    let printed = print(&loaded);
+    assert!(printed.contains("broker.toml:10.\nmax_packet_bytes = \"64KiB\"\n"), "{printed}");
+    assert_eq!(load_text(&printed, &[]).expect("loads").config, loaded.config);
+}
+
+#[test]
+fn any_port_holds_for_all_listeners() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("broker.toml");
+    std::fs::write(&file, LISTENERS).expect("a file");
+    let flags = Flags { any_port: true, ..Flags::default() };
+    let loaded = load(&Sources { file: Some(file), flags, ..Sources::default() }).expect("loads");
+    let ports: Vec<_> =
+        loaded.config.mqtt_listeners.iter().map(|item| item.own.bind.map(|bind| bind.port())).collect();
+    assert_eq!(ports, [Some(0), None]);
+}
+
+#[test]
+fn every_mistake_in_a_listener_is_reported_with_its_line() {
+    let one = |rest: &str| format!("[[mqtt.listeners]]\nname = \"a\"\n{rest}");
+    let bound = |rest: &str| one(&format!("bind = \"127.0.0.1:5\"\n{rest}"));
+    assert_problems(&[
+        (
+            "[mqtt]\nlisteners = 5".to_owned(),
+            "broker.toml:2: mqtt.listeners: expected tables, each begun by [[mqtt",
+        ),
+        (
+            "[[mqtt.listeners]]\nbind = \"127.0.0.1:5\"".to_owned(),
+            "broker.toml:1: mqtt.listeners.name: must be given",
+        ),
+        (one(""), "broker.toml:1: mqtt.listeners.bind: must be given"),
+        (
+            one("naem = 1"),
+            "broker.toml:3: mqtt.listeners.naem: no such setting; did you mean mqtt.listeners.name?",
+        ),
+        (one("bind = 5"), "broker.toml:3: mqtt.listeners.bind: expected an IP address with a port"),
+        (one("transport = \"sctp\""), "broker.toml:3: mqtt.listeners.transport: expected \"tcp\", \"tls\""),
+        (one("transport = \"unix\""), "broker.toml:1: mqtt.listeners.path: must be given for a unix socket"),
+        (
+            one("transport = \"unix\"\npath = \"p\"\nbind = \"127.0.0.1:5\""),
+            "broker.toml:5: mqtt.listeners.bind: is not for a unix",
+        ),
+        (bound("path = \"p\""), "broker.toml:4: mqtt.listeners.path: is only for transport = \"unix\""),
+        (bound("mode = \"999\""), "broker.toml:4: mqtt.listeners.mode: expected permissions"),
+        (bound("max_connections = 0"), "broker.toml:4: mqtt.listeners.max_connections: must be at least 1"),
+        (
+            bound("max_accepts_per_second = 0"),
+            "broker.toml:4: mqtt.listeners.max_accepts_per_second: must be at",
+        ),
+        (
+            bound("max_packet_bytes = \"1GiB\""),
+            "broker.toml:4: mqtt.listeners.max_packet_bytes: must be from",
+        ),
+        (
+            bound("handshake_timeout = \"1h\""),
+            "broker.toml:4: mqtt.listeners.handshake_timeout: must be from",
+        ),
+        (
+            bound("websocket_path = \"mqtt\""),
+            "broker.toml:4: mqtt.listeners.websocket_path: must begin with /",
+        ),
+        (
+            bound("certificate_user = \"subject\""),
+            "broker.toml:4: mqtt.listeners.certificate_user: needs tls.",
+        ),
+        (
+            [bound(""), bound("")].concat(),
+            "broker.toml:5: mqtt.listeners.name: a is the name of another listener",
+        ),
+        (
+            [bound(""), bound("")].concat(),
+            "broker.toml:6: mqtt.listeners.bind: 127.0.0.1:5 is also that of another",
+        ),
+        (
+            "[[mqtt.listeners]]\nname = \"kafka\"\nbind = \"127.0.0.1:9092\"".to_owned(),
+            "broker.toml:3: mqtt.listeners.bind: 127.0.0.1:9092 is also kafka.bind",
+        ),
+        (
+            "[[mqtt.listeners]]\nname = \"kafka\"\nbind = \"127.0.0.1:5\"".to_owned(),
+            "broker.toml:2: mqtt.listeners.name: kafka is the listener of its own section",
+        ),
+    ]);
+}
+
+/// Each file has the problem that is beside it.
+fn assert_problems(cases: &[(String, &str)]) {
+    for (text, expected) in cases {
+        let found = problems(text, &[]);
+        assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_listeners_certificates_is_reported_with_its_line() {
+    let files = "certificate_file = \"c\"\nkey_file = \"k\"\n";
+    let bound = |rest: &str| format!("[[mqtt.listeners]]\nname = \"a\"\nbind = \"127.0.0.1:5\"\n{rest}");
+    let secure = |rest: &str| bound(&format!("transport = \"tls\"\n[mqtt.listeners.tls]\n{files}{rest}"));
+    assert_problems(&[
+        (bound("transport = \"tls\""), "broker.toml:1: mqtt.listeners.tls.certificate_file: must be given"),
+        (
+            bound("[mqtt.listeners.tls]\nkey_file = \"k\""),
+            "broker.toml:4: mqtt.listeners.tls.certificate_file: is only for transport",
+        ),
+        (secure("key_fiel = \"k\""), "broker.toml:8: mqtt.listeners.tls.key_fiel: no such setting; did you"),
+        (
+            secure("client_auth = \"required\""),
+            "broker.toml:5: mqtt.listeners.tls.ca_file: must be given for",
+        ),
+        (secure("crl_file = \"r\""), "broker.toml:8: mqtt.listeners.tls.crl_file: needs client_auth"),
+    ]);
+}
+
 /// Fails when docs/reference/configuration.md is stale; `cargo xtask gen` makes it write the page instead.
 #[test]
 fn reference_page_is_current() {
@@ -266,7 +412,9 @@ proptest! {
 
     #[test]
     fn no_text_makes_reading_panic(text in any::<String>()) {
-        let _ = (read::<ByteSize>(&text), read::<TimeSpan>(&text), read::<Host>(&text), read::<u16>(&text));
+        let _ = (read::<ByteSize>(&text), read::<TimeSpan>(&text), read::<Host>(&text), read::<Octal>(&text));
+        // A number in quotes is no number in the file, and one in a variable.
+        let _ = (u16::read(Raw::Text(&text)), u16::read(Raw::Bare(&text)));
         let _ = load_text(&text, &[]);
     }
 }

@@ -68,6 +68,76 @@ integer! {
     u32: "an integer from 0 to 4294967295",
 }
 
+impl Absent for u32 {
+    const WORD: &'static str = "unlimited";
+    const KIND_OR_WORD: &'static str = "integer or \"unlimited\"";
+}
+
+/// Permissions of a file, written as `"0660"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Octal(pub u32);
+
+impl Value for Octal {
+    const KIND: &'static str = "permissions";
+
+    fn read(raw: Raw<'_>) -> Result<Self, Expected> {
+        const EXPECTED: Expected = "permissions as text, such as \"0660\"";
+        let (Raw::Bare(text) | Raw::Text(text)) = raw else { return Err(EXPECTED) };
+        let digits = text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+        u32::from_str_radix(text, 8).ok().filter(|_| digits).map(Octal).ok_or(EXPECTED)
+    }
+
+    fn show(&self) -> String {
+        quoted(&format!("{:04o}", self.0))
+    }
+}
+
+/// The name of something that settings may list: small letters, digits and `-`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Name(String);
+
+/// Bound: it stands at the beginning of a line.
+const NAME_BYTES_MAX: usize = 32;
+
+impl Name {
+    /// The name; empty if none was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Name {
+    const KIND: &'static str = "name";
+
+    fn read(raw: Raw<'_>) -> Result<Self, Expected> {
+        const EXPECTED: Expected = "a name of small letters, digits and -, such as \"mqtt-tls\"";
+        let (Raw::Bare(text) | Raw::Text(text)) = raw else { return Err(EXPECTED) };
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let valid = (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits);
+        if valid { Ok(Name(text.to_owned())) } else { Err(EXPECTED) }
+    }
+
+    fn show(&self) -> String {
+        quoted(&self.0)
+    }
+}
+
+impl Value for String {
+    const KIND: &'static str = "text";
+
+    fn read(raw: Raw<'_>) -> Result<Self, Expected> {
+        match raw {
+            Raw::Bare(text) | Raw::Text(text) => Ok(text.to_owned()),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other => Err("text"),
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(self)
+    }
+}
+
 impl Value for bool {
     const KIND: &'static str = "boolean";
 
@@ -97,6 +167,11 @@ impl Value for PathBuf {
     fn show(&self) -> String {
         quoted(&self.to_string_lossy())
     }
+}
+
+impl Absent for PathBuf {
+    const WORD: &'static str = "none";
+    const KIND_OR_WORD: &'static str = "path or \"none\"";
 }
 
 /// A number of bytes, written as `"64MiB"` (or `B`, `KiB`, `GiB`, `TiB`).
@@ -273,6 +348,11 @@ impl Value for Bind {
     fn show(&self) -> String {
         quoted(&self.to_string())
     }
+}
+
+impl Absent for Bind {
+    const WORD: &'static str = "none";
+    const KIND_OR_WORD: &'static str = "address or \"none\"";
 }
 
 const EXPECTED_BIND: Expected = "an IP address with a port, such as \"127.0.0.1:1883\" or \"[::]:1883\"";

@@ -1,6 +1,7 @@
 // MQTT through MQTT.js: publishes what standard input says, or prints what a subscription gets. The verbs, options
 // and lines are those of mqtt_paho.py.
 
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
@@ -18,7 +19,9 @@ const tell = (event, fields = {}) => process.stdout.write(JSON.stringify({ event
 function connect() {
     const [host, port] = options.address.split(":");
     return mqtt.connect({
-        host, port: Number(port), protocol: "mqtt", protocolVersion: five ? 5 : 4, clean,
+        host, port: Number(port), protocol: options.protocol ?? "mqtt", path: "/mqtt",
+        ca: options.ca && readFileSync(options.ca), cert: options.cert && readFileSync(options.cert),
+        key: options.key && readFileSync(options.key), protocolVersion: five ? 5 : 4, clean,
         clientId: options.id ?? "", reconnectPeriod: 100, keepalive: Number(options.keep_alive ?? 60),
         properties: five && !clean ? { sessionExpiryInterval: SESSION_SECONDS } : undefined,
         will: options.will_topic === undefined ? undefined : {

@@ -25,8 +25,11 @@ def connect(options, **callbacks):
         mqtt.CallbackAPIVersion.VERSION2,
         client_id=options.get("id", ""),
         protocol=mqtt.MQTTv5 if five else mqtt.MQTTv311,
+        transport=options.get("transport", "tcp"),
         **extra,
     )
+    if "ca" in options:
+        client.tls_set(ca_certs=options["ca"], certfile=options.get("cert"), keyfile=options.get("key"))
     for name, callback in callbacks.items():
         setattr(client, name, callback)
     client.reconnect_delay_set(RECONNECT_SECONDS_MIN, RECONNECT_SECONDS_MAX)
@@ -37,6 +40,7 @@ def connect(options, **callbacks):
             options.flag("will_retain"),
         )
     host, port = options["address"].rsplit(":", 1)
+    host = options.get("path", host)
     if five:
         properties = Properties(PacketTypes.CONNECT)
         if not clean:
