@@ -7,6 +7,7 @@
 //! What is sent behind CONNECT waits unread while the session is claimed [MQTT-3.1.4-6].
 
 use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use broker::Broker;
 use bytes::{Buf, BytesMut};
 use model::TenantId;
-use net::{Closed, Mailbox, Peer, Turn};
+use net::{Closed, Mailbox, Turn};
 use tracing::debug;
 use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode};
 
@@ -81,7 +82,7 @@ impl<B: Broker> Front<B> {
     }
 
     /// A new connection, for [`net::drive`].
-    pub fn session(&self, peer: Peer) -> (Session<B>, Mailbox<Event>) {
+    pub fn session(&self, peer: net::Peer) -> (Session<B>, Mailbox<Event>) {
         let mailbox = Mailbox::new();
         let inbox = Inbox::new(mailbox.clone());
         let session = Session {
@@ -106,7 +107,7 @@ impl<B: Broker> Front<B> {
 pub struct Session<B: Broker> {
     shared: Rc<Shared<B>>,
     inbox: Rc<Inbox>,
-    peer: Rc<Peer>,
+    peer: Rc<net::Peer>,
     phase: Phase<B>,
     connect_by: Instant,
     /// The peer does not read what we send: we do not read what it sends.
@@ -243,7 +244,9 @@ impl<B: Broker> Session<B> {
             Decoder { expect: Expect::Connect, packet_size_max: self.shared.config.packet_bytes_max };
         match decoder.decode(bytes) {
             Decoded::Packet(Packet::Connect(packet), len) => {
-                match Opening::of(&self.shared, &packet, self.peer.ip()) {
+                // Who comes through a unix socket is on this machine.
+                let host = self.peer.address.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                match Opening::of(&self.shared, &packet, host) {
                     Ok(opening) => {
                         opening.claim(&self.shared, &self.inbox);
                         self.phase = Phase::Claiming(Box::new(opening));

@@ -1,6 +1,6 @@
 //! From settings to what each crate takes.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use broker::{BrokerConfig, Retention, Strategy};
 use cluster::NodeConfig;
 use net::{Entrance, ProxyProtocol, Tls, WebSocketRules};
 
-use crate::config::{CertificateUser, Config, MqttListener, Proxy, SharedStrategy, SubProtocol, TimeSpan, Transport};
+use crate::config::{
+    CertificateUser, Config, MqttListener, Proxy, SharedStrategy, SubProtocol, TimeSpan, Transport,
+};
 
 pub(super) fn core_count(config: &Config) -> usize {
     match config.node.cores {
@@ -79,6 +81,23 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
         session_expiry_max: settings
             .max_session_expiry
             .map(|span| u32::try_from(seconds(span)).unwrap_or(u32::MAX)),
+        server_keep_alive: NonZeroU16::new(
+            u16::try_from(seconds(settings.server_keep_alive)).unwrap_or(u16::MAX),
+        ),
+        topic_alias_max: settings.max_topic_alias,
+        response_information: Some(&settings.response_information)
+            .filter(|text| !text.is_empty())
+            .and_then(|text| mqtt::Template::parse(text).ok()),
+        exclusive_subscriptions: settings.exclusive_subscriptions,
+        rate_limit: mqtt::RateLimit {
+            messages: NonZeroU32::new(settings.max_messages_per_second),
+            bytes: settings
+                .max_bytes_per_second
+                .and_then(|size| NonZeroU32::new(u32::try_from(size.bytes()).unwrap_or(u32::MAX))),
+        },
+        // The loader has refused what cannot be read.
+        rewrites: settings.rewrite.iter().filter_map(|line| line.parse().ok()).collect(),
+        auto_subscribe: settings.auto_subscribe.iter().filter_map(|line| line.parse().ok()).collect(),
         shared_strategy: match settings.shared_strategy {
             SharedStrategy::RoundRobin => Strategy::RoundRobin,
             SharedStrategy::LeastInFlight => Strategy::LeastInFlight,
@@ -161,7 +180,27 @@ pub(super) fn kafka_config(config: &Config) -> kafka::Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ByteSize;
+    use crate::config::{ByteSize, TimeSpan};
+
+    #[test]
+    fn rules_for_mqtt_clients_reach_the_front() {
+        let mut config = Config::default();
+        let plain = mqtt_config(&config, None);
+        assert_eq!((plain.server_keep_alive, plain.rate_limit), (None, mqtt::RateLimit::default()));
+        assert!(plain.response_information.is_none() && plain.rewrites.is_empty());
+        config.mqtt.server_keep_alive = TimeSpan::seconds(30);
+        config.mqtt.response_information = "answers/${clientid}".to_owned();
+        config.mqtt.max_messages_per_second = 5;
+        config.mqtt.max_bytes_per_second = Some(ByteSize::kib(2));
+        config.mqtt.rewrite = vec!["all a/# ^a/(.*)$ b/$1".to_owned()];
+        config.mqtt.auto_subscribe = vec!["to/${clientid} qos=1".to_owned()];
+        let front = mqtt_config(&config, None);
+        assert_eq!(front.server_keep_alive, NonZeroU16::new(30));
+        let rate = mqtt::RateLimit { messages: NonZeroU32::new(5), bytes: NonZeroU32::new(2048) };
+        assert_eq!(front.rate_limit, rate);
+        assert_eq!(front.response_information, mqtt::Template::parse("answers/${clientid}").ok());
+        assert_eq!((front.rewrites.len(), front.auto_subscribe.len()), (1, 1));
+    }
 
     #[test]
     fn bounds_on_what_clients_send_reach_the_fronts() {

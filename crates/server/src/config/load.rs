@@ -113,7 +113,7 @@ impl Loader {
                             let found = &text[value.span()];
                             self.set(
                                 Place { section, key: key.get_ref(), found },
-                                raw(value.get_ref()),
+                                raw(value.get_ref(), found),
                                 origin,
                             );
                         }
@@ -250,14 +250,15 @@ fn without_numbers(section: &str) -> String {
 }
 
 /// The value of a file, before its type is known.
-fn raw<'a>(value: &'a DeValue<'_>) -> Raw<'a> {
+fn raw<'a>(value: &'a DeValue<'_>, found: &'a str) -> Raw<'a> {
     match value {
         DeValue::String(text) => Raw::Text(text),
         DeValue::Integer(integer) => {
             i128::from_str_radix(integer.as_str(), integer.radix()).map_or(Raw::Other, Raw::Integer)
         }
         DeValue::Boolean(boolean) => Raw::Boolean(*boolean),
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => Raw::Other,
+        DeValue::Array(_) => Raw::List(found),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Raw::Other,
     }
 }
 

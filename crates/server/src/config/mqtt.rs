@@ -22,6 +22,27 @@ section! {
         /// The longest keep alive. A client that asks for more, or for none, is given this one; MQTT 3.1.1 clients,
         /// which cannot be told, keep their own.
         pub max_keep_alive: Option<TimeSpan>,
+        /// The keep alive of every MQTT 5.0 client, whatever it asks for. 0s: what it asks for.
+        pub server_keep_alive: TimeSpan,
+        /// How many topic aliases a client may use, and the broker uses towards a client that permits as many. 0: none.
+        pub max_topic_alias: u16,
+        /// What MQTT 5.0 clients that ask for Response Information are told, such as `"answers/${clientid}"`. Empty:
+        /// nothing. `${clientid}`, `${username}` and `${host}` (the client's address) are filled in.
+        pub response_information: String,
+        /// Whether `$exclusive/{filter}` is a subscription that one client at a time may have. If not, it is refused.
+        pub exclusive_subscriptions: bool,
+        /// Other names for topics and filters, as `"ACTION FILTER PATTERN TOPIC"`: the action is `publish`, `subscribe` or
+        /// `all`, the pattern a regular expression that has to match as well, and the topic may have `$1` to `$99`,
+        /// `${clientid}`, `${username}` and `${host}`. The first rule that matches is applied.
+        pub rewrite: Vec<String>,
+        /// Subscriptions that every client has without asking, as `"FILTER OPTIONS"`: the filter may have `${clientid}`,
+        /// `${username}` and `${host}`; options are `qos=0` (or 1, 2), `no-local`, `retain-as-published`, and
+        /// `retain=always` (or `new`, `never`).
+        pub auto_subscribe: Vec<String>,
+        /// Messages per second that one client may publish; above, it is not read for a while. 0: as many as it can.
+        pub max_messages_per_second: u32,
+        /// Bytes per second that one client may send; above, it is not read for a while.
+        pub max_bytes_per_second: Option<ByteSize>,
         /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
         pub shared_strategy: SharedStrategy,
     }
@@ -56,6 +77,14 @@ impl Default for Mqtt {
             connect_timeout: TimeSpan::seconds(10),
             max_keep_alive: None,
             shared_strategy: SharedStrategy::RoundRobin,
+            server_keep_alive: TimeSpan::seconds(0),
+            max_topic_alias: 32,
+            response_information: String::new(),
+            exclusive_subscriptions: true,
+            rewrite: Vec::new(),
+            auto_subscribe: Vec::new(),
+            max_messages_per_second: 0,
+            max_bytes_per_second: None,
         }
     }
 }
@@ -66,6 +95,9 @@ const PACKET_MIN: ByteSize = ByteSize::kib(1);
 const PACKET_MAX: ByteSize = ByteSize::mib(256);
 /// Spec: keep alive and session expiry are counted in seconds, keep alive in 16 bits [MQTT-3.1.2-21].
 const KEEP_ALIVE: (TimeSpan, TimeSpan) = (TimeSpan::seconds(1), TimeSpan::seconds(65_535));
+
+/// Bound: what a rate counts in 32 bits, and less than a packet per second is no rate.
+const BYTES_PER_SECOND: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(4095);
 
 impl Mqtt {
     pub(crate) fn check(&self, faults: &mut Faults) {
@@ -81,6 +113,27 @@ impl Mqtt {
         let (least, most) = KEEP_ALIVE;
         if self.max_keep_alive.is_some_and(|span| span < least || span > most) {
             fault("max_keep_alive", format!("must be from {least} to {most}"));
+        }
+        let is_whole = |span: TimeSpan| span.duration().subsec_nanos() == 0;
+        if self.server_keep_alive > most || !is_whole(self.server_keep_alive) {
+            fault("server_keep_alive", format!("must be whole seconds, at most {most}"));
+        }
+        if self.max_bytes_per_second.is_some_and(|size| !BYTES_PER_SECOND.contains(&size)) {
+            let (least, most) = (BYTES_PER_SECOND.start(), BYTES_PER_SECOND.end());
+            fault("max_bytes_per_second", format!("must be from {least} to {most}"));
+        }
+        if let Err(error) = mqtt::Template::parse(&self.response_information) {
+            fault("response_information", format!("is not valid: {error}"));
+        }
+        for line in &self.rewrite {
+            if let Err(error) = line.parse::<mqtt::Rewrite>() {
+                fault("rewrite", format!("has a rule that is not valid, {line:?}: {error}"));
+            }
+        }
+        for line in &self.auto_subscribe {
+            if let Err(error) = line.parse::<mqtt::AutoSubscribe>() {
+                fault("auto_subscribe", format!("has a subscription that is not valid, {line:?}: {error}"));
+            }
         }
         if self.connect_timeout < TimeSpan::millis(1) {
             fault("connect_timeout", "must be at least 1ms".to_owned());

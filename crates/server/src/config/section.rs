@@ -22,6 +22,8 @@ pub(crate) enum Raw<'a> {
     Integer(i128),
     /// `true` or `false` of the file.
     Boolean(bool),
+    /// An array of the file, as it is written there.
+    List(&'a str),
     /// Anything else.
     Other,
 }

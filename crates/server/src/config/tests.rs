@@ -172,10 +172,44 @@ fn rules_between_settings_name_the_setting_to_change() {
         ("[http]\nbind = \"127.0.0.1:1883\"", "broker.toml:2: http.bind: 127.0.0.1:1883 is also mqtt.bind"),
         ("[groups]\ndata_groups = 5000", "broker.toml:2: groups.data_groups: must be at most 4095"),
         ("[node]\ncores = 2000", "broker.toml:2: node.cores: must be at most 1024"),
+        (
+            "[mqtt]\nserver_keep_alive = \"500ms\"",
+            "broker.toml:2: mqtt.server_keep_alive: must be whole seconds, at most",
+        ),
+        (
+            "[mqtt]\nmax_bytes_per_second = \"1B\"",
+            "broker.toml:2: mqtt.max_bytes_per_second: must be from 1KiB",
+        ),
+        (
+            "[mqtt]\nresponse_information = \"${clientid\"",
+            "broker.toml:2: mqtt.response_information: is not valid: a placeholder is not closed by }",
+        ),
+        (
+            "[mqtt]\nrewrite = [\"all a/# ( b\"]",
+            "broker.toml:2: mqtt.rewrite: has a rule that is not valid, \"all a/# ( b\": its regular expression",
+        ),
+        (
+            "[mqtt]\nauto_subscribe = [\"a\", \"b qos=3\"]",
+            "broker.toml:2: mqtt.auto_subscribe: has a subscription that is not valid, \"b qos=3\": qos=3 is no option",
+        ),
+        ("[mqtt]\nrewrite = [1]", "broker.toml:2: mqtt.rewrite: expected a list of texts"),
         ("[topics]\ndefault_shards = 0", "broker.toml:2: topics.default_shards: must be at least 1"),
     ] {
         let found = problems(text, &[]);
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn lists_are_read_from_the_file_and_from_variables() {
+    let text = "[mqtt]\nauto_subscribe = [\n  'to/${clientid} qos=1', # one\n  \"all\",\n]\n";
+    let variable = r#"["all a/# ^a/(\\d+)$ b/$1"]"#;
+    let loaded = load_text(text, &[("ROBUSTMQ__MQTT__REWRITE", variable)]).expect("loads");
+    assert_eq!(loaded.config.mqtt.auto_subscribe, ["to/${clientid} qos=1", "all"]);
+    assert_eq!(loaded.config.mqtt.rewrite, ["all a/# ^a/(\\d+)$ b/$1"]);
+    assert_eq!(load_text(&print(&loaded), &[]).expect("loads").config, loaded.config);
+    for bad in ["", "all", "[\"a\"", "[1]", "[\"a\"]\nlist = [\"b\"]", "[\"a\"]\nother = 1"] {
+        assert!(load_text("", &[("ROBUSTMQ__MQTT__REWRITE", bad)]).is_err(), "{bad}");
     }
 }
 

@@ -52,7 +52,7 @@ macro_rules! integer {
                 match raw {
                     Raw::Bare(text) => text.trim().replace('_', "").parse().map_err(|_| $expected),
                     Raw::Integer(number) => number.try_into().map_err(|_| $expected),
-                    Raw::Text(_) | Raw::Boolean(_) | Raw::Other => Err($expected),
+                    Raw::Text(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other => Err($expected),
                 }
             }
 
@@ -123,21 +123,6 @@ impl Value for Name {
     }
 }
 
-impl Value for String {
-    const KIND: &'static str = "text";
-
-    fn read(raw: Raw<'_>) -> Result<Self, Expected> {
-        match raw {
-            Raw::Bare(text) | Raw::Text(text) => Ok(text.to_owned()),
-            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other => Err("text"),
-        }
-    }
-
-    fn show(&self) -> String {
-        quoted(self)
-    }
-}
-
 impl Value for bool {
     const KIND: &'static str = "boolean";
 
@@ -145,7 +130,7 @@ impl Value for bool {
         match raw {
             Raw::Bare("true") | Raw::Boolean(true) => Ok(true),
             Raw::Bare("false") | Raw::Boolean(false) => Ok(false),
-            Raw::Bare(_) | Raw::Text(_) | Raw::Integer(_) | Raw::Other => Err("true or false"),
+            Raw::Bare(_) | Raw::Text(_) | Raw::Integer(_) | Raw::List(_) | Raw::Other => Err("true or false"),
         }
     }
 
@@ -172,6 +157,41 @@ impl Value for PathBuf {
 impl Absent for PathBuf {
     const WORD: &'static str = "none";
     const KIND_OR_WORD: &'static str = "path or \"none\"";
+}
+
+impl Value for String {
+    const KIND: &'static str = "text";
+
+    fn read(raw: Raw<'_>) -> Result<Self, Expected> {
+        match raw {
+            Raw::Bare(text) | Raw::Text(text) => Ok(text.to_owned()),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::List(_) | Raw::Other => Err("a text in quotes"),
+        }
+    }
+
+    fn show(&self) -> String {
+        quoted(self)
+    }
+}
+
+/// Some texts, written as a TOML array, in a variable too.
+impl Value for Vec<String> {
+    const KIND: &'static str = "list of texts";
+
+    fn read(raw: Raw<'_>) -> Result<Self, Expected> {
+        const EXPECTED: Expected = "a list of texts, such as [\"one\", \"another\"]";
+        let (Raw::Bare(text) | Raw::List(text)) = raw else { return Err(EXPECTED) };
+        let table: toml::Table = format!("list = {text}").parse().map_err(|_| EXPECTED)?;
+        let Some(toml::Value::Array(items)) = table.get("list").filter(|_| table.len() == 1) else {
+            return Err(EXPECTED);
+        };
+        items.iter().map(|item| item.as_str().map(str::to_owned).ok_or(EXPECTED)).collect()
+    }
+
+    fn show(&self) -> String {
+        let items: Vec<_> = self.iter().map(|item| quoted(item)).collect();
+        format!("[{}]", items.join(", "))
+    }
 }
 
 /// A number of bytes, written as `"64MiB"` (or `B`, `KiB`, `GiB`, `TiB`).

@@ -77,7 +77,7 @@ impl Loader {
             let suggestion = closest(key, known).map(|known| format!("{name}.{known}"));
             return self.report(origin, ProblemKind::Unknown { name: format!("{name}.{key}"), suggestion });
         };
-        match target.set(field.name, raw(value.get_ref())) {
+        match target.set(field.name, raw(value.get_ref(), &file.text[value.span()])) {
             Ok(()) => {
                 self.origins.insert(format!("{section}.{key}"), origin);
             }
