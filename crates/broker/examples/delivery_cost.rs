@@ -4,20 +4,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use broker::routing::{Dialect, Embedded, Filter, ManyPlace, ManyTakes, Scratch, Trie};
+use broker::routing::{Dialect, Filter, Scratch, Trie};
 use broker::view::{Acknowledge, ConsumerId, Policy, Progress, Reason, View};
-
-const SLASHED: Dialect = Dialect {
-    separator: b'/',
-    one: b'+',
-    many: b'#',
-    many_takes: ManyTakes::ZeroOrMore,
-    many_place: ManyPlace::End,
-    embedded: Embedded::Refused,
-    empty_levels: true,
-    empty_filter: false,
-    hides_dollar: true,
-};
 
 const FILTERS: u32 = 100_000;
 const ROUNDS: u32 = 2_000_000;
@@ -27,7 +15,8 @@ fn report(what: &str, count: u32, started: Instant) {
 }
 
 fn filled(spell: impl Fn(u32) -> String, what: &str) -> (Trie<u32>, Vec<Filter>) {
-    let filters: Vec<Filter> = (0..FILTERS).map(|at| Filter::parse(&spell(at), &SLASHED).unwrap()).collect();
+    let filters: Vec<Filter> =
+        (0..FILTERS).map(|at| Filter::parse(&spell(at), &Dialect::CANONICAL).unwrap()).collect();
     let started = Instant::now();
     let mut trie = Trie::new();
     for (filter, value) in filters.iter().zip(0..) {
@@ -58,7 +47,7 @@ fn routing() {
     matching(&trie, "a/N/+/c, 1,024 subjects", &near);
     matching(&trie, "a/N/+/c, 100,000 subjects", &far);
     for (value, filter) in ["#", "sensor/#", "+/+/room/+", "sensor/+/+/temp", "+/5/#"].iter().enumerate() {
-        trie.insert(&Filter::parse(filter, &SLASHED).unwrap(), FILTERS + value as u32);
+        trie.insert(&Filter::parse(filter, &Dialect::CANONICAL).unwrap(), FILTERS + value as u32);
     }
     matching(&trie, "a/N/+/c and five broad ones, 1,024 subjects", &near);
     let started = Instant::now();

@@ -13,26 +13,13 @@ use tokio::sync::oneshot;
 use crate::core_thread::Core;
 use crate::topics::{put_text, take_text};
 
-use crate::routing::{Dialect, Embedded, Filter, Level, ManyPlace, ManyTakes};
+use crate::routing::{Dialect, Filter, Level};
 
 /// Times that a change is tried again when another topic was faster.
 const RETRIES: usize = 32;
 
 /// Pause before the Meta Service is asked again after it failed.
 const RESUME_AFTER: Duration = Duration::from_secs(1);
-
-/// How capture filters are spelled: canonically, with `+` for one level and `#` for the rest.
-pub(crate) const SPELLING: Dialect = Dialect {
-    separator: b'/',
-    one: b'+',
-    many: b'#',
-    many_takes: ManyTakes::ZeroOrMore,
-    many_place: ManyPlace::End,
-    embedded: Embedded::Refused,
-    empty_levels: true,
-    empty_filter: false,
-    hides_dollar: true,
-};
 
 /// All captures of one tenant: one resource, so that two topics cannot take overlapping subjects at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,7 +237,7 @@ fn unavailable(error: MetaError) -> Error {
 fn parse(filters: &[String]) -> Result<Vec<Filter>, Error> {
     filters
         .iter()
-        .map(|text| Filter::parse(text, &SPELLING))
+        .map(|text| Filter::parse(text, &Dialect::CANONICAL))
         .collect::<Result<_, _>>()
         .map_err(|error| Error::with_source(ErrorKind::Invalid, "read a capture filter", error))
 }
@@ -274,7 +261,7 @@ mod tests {
     use super::*;
 
     fn filter(text: &str) -> Filter {
-        Filter::parse(text, &SPELLING).expect("a legal filter")
+        Filter::parse(text, &Dialect::CANONICAL).expect("a legal filter")
     }
 
     #[test]

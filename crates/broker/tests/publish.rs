@@ -1,25 +1,13 @@
 //! Publishing, delivery, catching up, retained messages and sessions, over a real node.
 
-use broker::routing::{Dialect, Embedded, Filter, ManyPlace, ManyTakes};
+use broker::routing::{Dialect, Filter};
 use broker::{Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Retain, Start, Subscriber};
 use bytes::Bytes;
 use model::{Offset, TenantId, TopicName};
 use testkit::{Inbox, TestNode, on_core};
 
-const MQTT: Dialect = Dialect {
-    separator: b'/',
-    one: b'+',
-    many: b'#',
-    many_takes: ManyTakes::ZeroOrMore,
-    many_place: ManyPlace::End,
-    embedded: Embedded::Refused,
-    empty_levels: true,
-    empty_filter: false,
-    hides_dollar: true,
-};
-
 fn filter(text: &str) -> Filter {
-    Filter::parse(text, &MQTT).expect("a legal filter")
+    Filter::parse(text, &Dialect::CANONICAL).expect("a legal filter")
 }
 
 fn message<'a>(subject: &'a str, value: &'a str, guarantee: Guarantee) -> Message<'a> {

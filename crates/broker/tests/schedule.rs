@@ -1,21 +1,10 @@
 //! Messages that are published later, over a real node.
 
-use broker::routing::{Dialect, Embedded, Filter, ManyPlace, ManyTakes};
+use broker::routing::{Dialect, Filter};
 use broker::{Broker, Core, Guarantee, Message, Retain, ScheduleId, Start};
 use model::TenantId;
 use testkit::{Inbox, TestNode, on_core};
 
-const DIALECT: Dialect = Dialect {
-    separator: b'/',
-    one: b'+',
-    many: b'#',
-    many_takes: ManyTakes::ZeroOrMore,
-    many_place: ManyPlace::End,
-    embedded: Embedded::Refused,
-    empty_levels: true,
-    empty_filter: false,
-    hides_dollar: true,
-};
 const HOUR_MS: i64 = 3_600_000;
 
 /// Puts a message down and waits until it is durable.
@@ -48,7 +37,7 @@ impl Reader {
         let inbox = Inbox::new();
         let mut subscriber = core.subscriber(&TenantId::default(), inbox.sink());
         subscriber.start_live();
-        let filter = Filter::parse("later/#", &DIALECT).expect("a legal filter");
+        let filter = Filter::parse("later/#", &Dialect::CANONICAL).expect("a legal filter");
         subscriber.subscribe(&filter, 1, Start::Now).expect("subscribed");
         Self { inbox, _subscriber: subscriber }
     }

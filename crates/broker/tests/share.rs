@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use broker::routing::{Dialect, Embedded, Filter, ManyPlace, ManyTakes};
+use broker::routing::{Dialect, Filter};
 use broker::{
     Broker, Core, Guarantee, Keep, Message, Retain, ShareJoin, ShareKey, ShareMember, SharedDelivery,
     Strategy,
@@ -11,18 +11,6 @@ use broker::{
 use bytes::Bytes;
 use model::TenantId;
 use testkit::{Inbox, TestNode, on_core};
-
-const DIALECT: Dialect = Dialect {
-    separator: b'/',
-    one: b'+',
-    many: b'#',
-    many_takes: ManyTakes::ZeroOrMore,
-    many_place: ManyPlace::End,
-    embedded: Embedded::Refused,
-    empty_levels: true,
-    empty_filter: false,
-    hides_dollar: true,
-};
 
 /// Records that nobody acknowledged, or not yet.
 struct Worker {
@@ -34,7 +22,7 @@ struct Worker {
 impl Worker {
     fn join(core: &Core, client: &str, lasts: bool, how: (Strategy, usize)) -> Self {
         let inbox = Inbox::new();
-        let filter = Filter::parse("jobs/#", &DIALECT).expect("a legal filter");
+        let filter = Filter::parse("jobs/#", &Dialect::CANONICAL).expect("a legal filter");
         let share = ShareKey { tenant: TenantId::default(), name: "crew".into(), filter };
         let (strategy, credit) = how;
         let client = Arc::from(client);

@@ -3,22 +3,9 @@
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 
-use broker::routing::{Dialect, Embedded, Filter, FilterError, Level, ManyPlace, ManyTakes};
+use broker::routing::{Dialect, Filter, FilterError, Level};
 use model::Subject;
 use wire::mqtt::{Qos, SubscribeOptions};
-
-/// Filters as MQTT spells them [MQTT-4.7.1-1, 4.7.1-2, 4.7.2-1].
-const DIALECT: Dialect = Dialect {
-    separator: b'/',
-    one: b'+',
-    many: b'#',
-    many_takes: ManyTakes::ZeroOrMore,
-    many_place: ManyPlace::End,
-    embedded: Embedded::Refused,
-    empty_levels: true,
-    empty_filter: false,
-    hides_dollar: true,
-};
 
 /// What stands before the filter of a subscription that is more than its filter.
 const SHARE: &str = "$share/";
@@ -47,7 +34,7 @@ pub(crate) fn bare(text: &str) -> &str {
 pub(crate) fn parse_filter(text: &str) -> Result<Filter, FilterError> {
     let text = bare(text);
     if !text.contains('%') {
-        return Filter::parse(text, &DIALECT);
+        return Filter::parse(text, &Dialect::CANONICAL);
     }
     let levels: Vec<Cow<'_, str>> = text
         .split('/')

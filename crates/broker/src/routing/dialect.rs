@@ -25,6 +25,22 @@ pub struct Dialect {
     pub hides_dollar: bool,
 }
 
+impl Dialect {
+    /// The canonical spelling, which is MQTT's: levels between `/`, `+` for one, `#` at the end for none or more, both hiding
+    /// what starts with `$` [MQTT-4.7.1-1, 4.7.1-2, 4.7.2-1].
+    pub const CANONICAL: Dialect = Dialect {
+        separator: b'/',
+        one: b'+',
+        many: b'#',
+        many_takes: ManyTakes::ZeroOrMore,
+        many_place: ManyPlace::End,
+        embedded: Embedded::Refused,
+        empty_levels: true,
+        empty_filter: false,
+        hides_dollar: true,
+    };
+}
+
 /// How many levels the many-level wildcard stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManyTakes {

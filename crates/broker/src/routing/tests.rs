@@ -9,17 +9,7 @@ use super::{
 };
 
 /// Slashes, wildcards only as whole levels, `#` last and matching the parent, `$` hidden.
-const SLASHED: Dialect = Dialect {
-    separator: b'/',
-    one: b'+',
-    many: b'#',
-    many_takes: ManyTakes::ZeroOrMore,
-    many_place: ManyPlace::End,
-    embedded: Embedded::Refused,
-    empty_levels: true,
-    empty_filter: false,
-    hides_dollar: true,
-};
+const SLASHED: Dialect = Dialect::CANONICAL;
 
 /// Dots, `>` last and taking one level or more, no empty levels.
 const DOTTED: Dialect = Dialect {
