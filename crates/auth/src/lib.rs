@@ -19,6 +19,7 @@ mod mosquitto;
 mod password;
 mod pattern;
 mod principal;
+mod providers;
 mod resources;
 mod rule;
 mod rules;
@@ -39,5 +40,9 @@ pub use mosquitto::{ImportError, import_mosquitto};
 pub use password::{NotAHash, PasswordHash};
 pub use pattern::{Pattern, PatternError};
 pub use principal::{Identity, Principal};
+#[cfg(feature = "http")]
+pub use providers::{HttpError, HttpProvider, HttpSettings};
+#[cfg(feature = "jwt")]
+pub use providers::{JwtKey, JwtProvider, JwtSettings, KeyError, KeySource, TokenAlgorithm};
 pub use resources::{Ban, Banned, Network, PasswordText, Permission, User, Who};
 pub use rule::{Effect, Right, Rule};
