@@ -15,8 +15,8 @@ use crate::chain::{Chain, Link, identity_of};
 use crate::credentials::Credentials;
 use crate::follow::{Follower, OpenError};
 use crate::grant::Grant;
-use crate::hashing::{Hashing, Offload};
 use crate::password::PasswordHash;
+use crate::passwords::Passwords;
 use crate::principal::{Identity, Principal};
 use crate::scram::{Mechanism, StoredKeys, Verified};
 use crate::tables::{Tables, TenantView};
@@ -34,8 +34,6 @@ pub struct Policy {
     pub allow_unmatched: bool,
     /// How long one provider may take. Over it, the client is refused.
     pub provider_timeout: Duration,
-    /// Passwords compared at once, each with 19 MiB.
-    pub hashes_at_once: usize,
 }
 
 impl Default for Policy {
@@ -44,7 +42,6 @@ impl Default for Policy {
             anonymous_on_loopback: true,
             allow_unmatched: false,
             provider_timeout: Duration::from_secs(5),
-            hashes_at_once: 2,
         }
     }
 }
@@ -56,8 +53,8 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     /// For salts and nonces.
     pub rng: Arc<dyn Rng>,
-    /// Where passwords are compared; see [`offload_to_blocking_threads`](crate::offload_to_blocking_threads).
-    pub offload: Offload,
+    /// Where passwords are compared.
+    pub passwords: Passwords,
 }
 
 /// Who may come in, and what they may do. One per node, held by every front; clones are the same.
@@ -95,7 +92,6 @@ pub struct Access {
 pub(crate) struct Shared {
     pub(crate) tables: Arc<Tables>,
     chain: Chain,
-    hashing: Arc<Hashing>,
     host: Host,
     policy: Policy,
     /// Makes the SCRAM keys of users who do not exist. Of this process only.
@@ -152,11 +148,10 @@ impl Access {
     ) -> Result<(Access, Follower), OpenError> {
         let tables = Arc::new(Tables::default());
         let follower = Follower::open(store, tables.clone()).await?;
-        let hashing = Arc::new(Hashing::new(host.offload.clone(), policy.hashes_at_once, host.rng.clone()));
-        let chain = Chain::new(chain, &tables, &hashing, policy.provider_timeout);
+        let chain = Chain::new(chain, &tables, &host.passwords, policy.provider_timeout);
         let mut nobody = [0; 32];
         nobody.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&host.rng.next_u64().to_ne_bytes()));
-        let shared = Shared { tables, chain, hashing, host, policy, nobody };
+        let shared = Shared { tables, chain, host, policy, nobody };
         Ok((Access { shared: Arc::new(shared) }, follower))
     }
 
@@ -220,7 +215,7 @@ impl Access {
     /// # Errors
     /// [`Refusal::Unavailable`] if too many comparisons wait.
     pub async fn hash_password(&self, password: &[u8]) -> Result<PasswordHash, Refusal> {
-        self.shared.hashing.hash(password.to_vec()).await.map_err(|_| Refusal::Unavailable)
+        self.shared.host.passwords.hash(password.to_vec()).await.map_err(|_| Refusal::Unavailable)
     }
 
     /// The rule that decides a question, as its permission's id, and the decision. For operators.

@@ -1,11 +1,12 @@
 //! The chain: who is asked, in which order, and what comes of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::authenticator::{AuthenticateError, AuthenticateFuture, Authenticator, Outcome};
 use crate::credentials::Credentials;
-use crate::hashing::Hashing;
+use crate::passwords::Passwords;
 use crate::principal::Identity;
 use crate::resources::User;
 use crate::tables::Tables;
@@ -23,45 +24,71 @@ pub enum Link {
 
 /// All places, ready to be asked.
 pub(crate) struct Chain {
-    links: Vec<Arc<dyn Authenticator>>,
-    timeout: Duration,
+    places: Vec<Place>,
     /// Whether somebody is asked who may know users that our table does not.
     pub(crate) asks_others: bool,
+}
+
+struct Place {
+    authenticator: Arc<dyn Authenticator>,
+    /// How long it may take. Our own table has no limit but the patience of the client, which may have to wait for its turn
+    /// among ten thousand others.
+    timeout: Option<Duration>,
+    /// Whether its last answer was an error, so that an outage is told once and not for each client.
+    failing: AtomicBool,
+}
+
+impl Place {
+    async fn ask(&self, credentials: &Credentials) -> Result<Outcome, AuthenticateError> {
+        let answer = self.authenticator.authenticate(credentials);
+        let answer = match self.timeout {
+            Some(timeout) => match tokio::time::timeout(timeout, answer).await {
+                Ok(answer) => answer,
+                Err(_) => Err(AuthenticateError::TimedOut),
+            },
+            None => answer.await,
+        };
+        let failed_before = self.failing.swap(answer.is_err(), Ordering::Relaxed);
+        let provider = self.authenticator.name();
+        match &answer {
+            Err(error) if !failed_before => {
+                let source = std::error::Error::source(error).map(ToString::to_string);
+                tracing::warn!(provider, err = %error, source, "clients are refused because a provider fails");
+            }
+            Ok(_) if failed_before => tracing::info!(provider, "a provider answers again"),
+            Ok(_) | Err(_) => {}
+        }
+        answer
+    }
 }
 
 impl Chain {
     pub(crate) fn new(
         links: Vec<Link>,
         tables: &Arc<Tables>,
-        hashing: &Arc<Hashing>,
+        passwords: &Passwords,
         timeout: Duration,
     ) -> Chain {
         let asks_others = links.iter().any(|link| matches!(link, Link::Provider(_)));
-        let build = |link| -> Arc<dyn Authenticator> {
-            match link {
-                Link::Users => Arc::new(Users { tables: tables.clone(), hashing: hashing.clone() }),
-                Link::Certificate => Arc::new(Certificate { tables: tables.clone() }),
-                Link::Provider(provider) => provider,
-            }
+        let build = |link| {
+            let (authenticator, timeout): (Arc<dyn Authenticator>, _) = match link {
+                Link::Users => {
+                    (Arc::new(Users { tables: tables.clone(), passwords: passwords.clone() }), None)
+                }
+                Link::Certificate => (Arc::new(Certificate { tables: tables.clone() }), None),
+                Link::Provider(provider) => (provider, Some(timeout)),
+            };
+            Place { authenticator, timeout, failing: AtomicBool::new(false) }
         };
-        Chain { links: links.into_iter().map(build).collect(), timeout, asks_others }
+        Chain { places: links.into_iter().map(build).collect(), asks_others }
     }
 
     /// The first answer that is one. An error is the end.
     pub(crate) async fn authenticate(&self, credentials: &Credentials) -> Result<Outcome, AuthenticateError> {
-        for link in &self.links {
-            let answer = match tokio::time::timeout(self.timeout, link.authenticate(credentials)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(AuthenticateError::TimedOut),
-            };
-            match answer {
-                Ok(Outcome::NotMine) => {}
-                Ok(outcome) => return Ok(outcome),
-                Err(error) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(provider = link.name(), err = %error, source, "a client is refused");
-                    return Err(error);
-                }
+        for place in &self.places {
+            match place.ask(credentials).await? {
+                Outcome::NotMine => {}
+                outcome => return Ok(outcome),
             }
         }
         Ok(Outcome::NotMine)
@@ -71,7 +98,7 @@ impl Chain {
 /// Users of our own table.
 struct Users {
     tables: Arc<Tables>,
-    hashing: Arc<Hashing>,
+    passwords: Passwords,
 }
 
 impl Authenticator for Users {
@@ -90,7 +117,7 @@ impl Authenticator for Users {
             }
             let user = self.tables.user(tenant, name);
             let hash = user.as_ref().and_then(|user| user.password.as_ref()?.parse());
-            let right = self.hashing.verify(hash, password.expose().to_vec()).await;
+            let right = self.passwords.verify(hash, password.expose().to_vec()).await;
             let right = right.map_err(|_| AuthenticateError::Busy)?;
             Ok(match user {
                 Some(user) if right && !user.disabled => Outcome::Allow(identity_of(&user)),

@@ -99,10 +99,12 @@ impl Tables {
     /// Takes changed entries. If one cannot be understood, everything is refused from now on.
     pub(crate) fn take(&self, changes: &[meta::Change], reached: u64) -> Result<(), ResourceError> {
         if changes.iter().any(|change| concerns(&change.key)) {
-            let outcome = self.state.write().take(changes);
-            if outcome.is_err() {
-                self.state.write().whole = false;
-            }
+            let outcome = {
+                let mut state = self.state.write();
+                let outcome = state.take(changes);
+                state.whole &= outcome.is_ok();
+                outcome
+            };
             self.announce();
             outcome?;
         }

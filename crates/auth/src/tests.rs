@@ -11,8 +11,8 @@ use model::{Resource, TenantId};
 use rt::{ManualClock, SystemRng};
 
 use crate::{
-    Access, Credentials, Effect, Follower, Host, Link, Listener, Object, Permission, Policy, Right, Secret,
-    Who, offload_to_blocking_threads,
+    Access, Credentials, Effect, Follower, Host, Link, Listener, Object, Passwords, Permission, Policy,
+    Right, Secret, Who, offload_to_blocking_threads,
 };
 
 /// The wall clock of the tests.
@@ -39,8 +39,7 @@ impl Desk {
 
     async fn over(store: Arc<dyn MetaStore>, chain: Vec<Link>) -> Desk {
         let clock = Arc::new(ManualClock::new(NOW_MS));
-        let host =
-            Host { clock: clock.clone(), rng: Arc::new(SystemRng), offload: offload_to_blocking_threads() };
+        let host = host(clock.clone());
         let opened = Access::open(store.clone(), chain, Policy::default(), host).await;
         let (access, follower): (Access, Follower) = opened.unwrap();
         let follower = tokio::spawn(follower.run());
@@ -59,16 +58,21 @@ impl Desk {
     }
 }
 
-fn wide() -> Listener {
+fn host(clock: Arc<ManualClock>) -> Host {
+    let rng = Arc::new(SystemRng);
+    Host { clock, rng: rng.clone(), passwords: Passwords::new(offload_to_blocking_threads(), 2, rng) }
+}
+
+pub(crate) fn wide() -> Listener {
     Listener::bound("wide", "0.0.0.0".parse().unwrap())
 }
 
-fn loopback() -> Listener {
+pub(crate) fn loopback() -> Listener {
     Listener::bound("local", "127.0.0.1".parse().unwrap())
 }
 
 /// A client that presents nothing.
-fn nothing(listener: Listener) -> Credentials {
+pub(crate) fn nothing(listener: Listener) -> Credentials {
     Credentials {
         tenant: TenantId::default(),
         listener,

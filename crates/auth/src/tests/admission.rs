@@ -260,11 +260,7 @@ async fn what_cannot_be_read_closes_the_door() {
     assert_eq!(grant.standing(), Err(Refusal::Unavailable));
     assert_eq!(refusal(&desk, &nothing(loopback())).await, Some(Refusal::Unavailable));
 
-    let host = crate::Host {
-        clock: desk.clock.clone(),
-        rng: Arc::new(SystemRng),
-        offload: crate::offload_to_blocking_threads(),
-    };
+    let host = super::host(desk.clock.clone());
     let opened = Access::open(store, vec![], crate::Policy::default(), host).await;
     assert!(matches!(opened.err(), Some(OpenError::Unreadable(_))));
 }
