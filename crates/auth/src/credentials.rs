@@ -53,7 +53,12 @@ impl Listener {
 impl Credentials {
     /// Whether nothing was presented that could prove an identity.
     pub(crate) fn is_anonymous(&self) -> bool {
-        self.user().is_none() && self.password.is_none() && self.certificate.is_none()
+        self.claims_nobody() && self.certificate.is_none()
+    }
+
+    /// Whether neither a user nor a password was presented.
+    pub(crate) fn claims_nobody(&self) -> bool {
+        self.user().is_none() && self.password.is_none()
     }
 
     /// The claimed user, if it is not empty.

@@ -1,6 +1,7 @@
 //! Who comes in, and who has to go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use meta::{MemoryMeta, MetaStore, Transaction};
@@ -11,7 +12,8 @@ use super::{Desk, NOW_MS, loopback, nothing, password, permission, wide};
 use crate::scram::{Mechanism, StoredKeys};
 use crate::{
     Access, Action, AuthenticateError, AuthenticateFuture, Authenticator, Ban, Banned, Credentials, Effect,
-    Grant, Identity, Link, OpenError, Outcome, PasswordHash, Permission, Refusal, User, Who,
+    Grant, Identity, Link, Offload, OpenError, Outcome, PasswordHash, Passwords, Permission, Refusal, User,
+    Who, import_mosquitto,
 };
 
 fn user(name: &str, password: &str) -> User {
@@ -225,6 +227,13 @@ async fn a_certificate_is_its_name_and_no_other() {
     assert_eq!(grant.principal().user.as_deref(), Some("device-7"));
     credentials.user = Some("bob".into());
     assert_eq!(refusal(&desk, &credentials).await, Some(Refusal::BadCredentials));
+    // Where nobody reads certificates, one is no claim, and no reason to be refused either.
+    let deaf = Desk::new(vec![Link::Users]).await;
+    deaf.put(&user("bob", "secret")).await;
+    for (listener, refused) in [(loopback(), None), (wide(), Some(Refusal::BadCredentials))] {
+        let credentials = Credentials { certificate: Some("device-7".into()), ..nothing(listener) };
+        assert_eq!(refusal(&deaf, &credentials).await, refused);
+    }
     // With a password the certificate is only the transport's.
     let with_password =
         Credentials { certificate: credentials.certificate, ..password(wide(), "bob", "secret") };
@@ -296,4 +305,59 @@ fn resources_read_back_and_keep_their_rules() {
     assert!(User::new(TenantId::default(), "a\nb").validate().is_err());
     assert!(User { groups: vec![String::new()], ..user }.validate().is_err());
     assert!(Ban { tenant: Some("*".into()), ..ban("b", Banned::User("x".into()), None) }.validate().is_err());
+}
+
+/// A desk that counts what is given to it.
+fn counted() -> (Passwords, Arc<AtomicUsize>) {
+    let count: Arc<AtomicUsize> = Arc::default();
+    let seen = count.clone();
+    let offload: Offload = Arc::new(move |work| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        tokio::task::spawn_blocking(work);
+    });
+    (Passwords::new(offload, 2, Arc::new(SystemRng)), count)
+}
+
+#[tokio::test]
+async fn whoever_the_user_is_one_password_is_compared() {
+    let (passwords, count) = counted();
+    let store = Arc::new(MemoryMeta::new());
+    let imported = import_mosquitto(
+        &TenantId::default(),
+        b"old:$6$qCAl3cR1PB/zq7A+$mvyPWgrDCN3QVhBg3B4tR7gBtM4k4u1uj9ANDet/HtnfltayEKDg7xOxl3aMcsMsZmKye/WDzBU5JFOJy4UF7Q==",
+    );
+    let nobody_knows = User::new(TenantId::default(), "keyless");
+    let locked = User { disabled: true, ..user("locked", "secret") };
+    for user in imported.unwrap().into_iter().chain([user("new", "secret"), nobody_knows, locked]) {
+        store.transact(Transaction::new().put_resource(&user).unwrap()).await.unwrap();
+    }
+    let host = crate::Host { passwords, ..super::host(Arc::new(rt::ManualClock::new(NOW_MS))) };
+    let (access, _follower) =
+        Access::open(store, vec![Link::Users], crate::Policy::default(), host).await.unwrap();
+    for (name, admitted) in
+        [("old", true), ("new", false), ("keyless", false), ("locked", false), ("x", false)]
+    {
+        let before = count.load(Ordering::SeqCst);
+        let outcome = access.admit(&password(wide(), name, "geheim 6")).await;
+        assert_eq!(outcome.is_ok(), admitted, "{name}");
+        assert_eq!(count.load(Ordering::SeqCst) - before, 1, "{name} is told apart by its cost");
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_logins_waits_for_its_turn() {
+    let (passwords, count) = counted();
+    let store = Arc::new(MemoryMeta::new());
+    store.transact(Transaction::new().put_resource(&user("alice", "secret")).unwrap()).await.unwrap();
+    let host = crate::Host { passwords, ..super::host(Arc::new(rt::ManualClock::new(NOW_MS))) };
+    let (access, _follower) =
+        Access::open(store, vec![Link::Users], crate::Policy::default(), host).await.unwrap();
+    let mut logins = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let access = access.clone();
+        logins.spawn(async move { access.admit(&password(wide(), "alice", "secret")).await.map(|_| ()) });
+    }
+    let outcomes = logins.join_all().await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(count.load(Ordering::SeqCst), 40);
 }
