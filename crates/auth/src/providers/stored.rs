@@ -1,14 +1,18 @@
 //! What the providers of databases have in common: a question with the client's values as values, and a fetched hash.
 
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 use crate::authenticator::{AuthenticateError, Outcome};
 use crate::credentials::{Credentials, Secret};
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 use crate::passwords::Passwords;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 use crate::principal::Identity;
 
 /// Bound: bytes of a question in the settings.
 const QUESTION_LEN_MAX: usize = 8 << 10;
 
 /// What a database says of a user.
+#[cfg(any(feature = "redis", feature = "postgres", feature = "mysql"))]
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) hash: String,
