@@ -508,7 +508,7 @@ fn certificates_are_renewed_without_a_restart_and_kept_if_the_new_ones_are_broke
     let tls = certificates.tls(ClientAuth::None);
     let entrance = Entrance { tls: Some(Arc::clone(&tls)), transport: Transport::Tls, ..plain() };
     let client = certificates.client(None);
-    let (seen, ()) = serve(entrance, 5, move |address| {
+    let (seen, ()) = serve(entrance, 6, move |address| {
         let reach = |name| exchange(&mut connect_tls(address, Arc::clone(&client), name), b"hello").is_ok();
         // An open connection goes on with what it began with.
         let mut open = connect_tls(address, Arc::clone(&client), "first.example");
@@ -525,8 +525,12 @@ fn certificates_are_renewed_without_a_restart_and_kept_if_the_new_ones_are_broke
         assert!(refused.to_string().contains("server.pem"), "{refused}");
         assert!(!tls.reload_if_changed().expect("not tried again"));
         assert!(reach("second.example"));
+        // Both files again, without anybody saying so.
+        certificates.renew("third.example");
+        assert!(tls.reload_if_changed().expect("usable"));
+        assert!(reach("third.example"));
     });
-    assert_eq!(seen.len(), 5);
+    assert_eq!(seen.len(), 6);
 }
 
 #[test]

@@ -160,6 +160,30 @@ fn paho_through_a_unix_socket() {
 }
 
 #[test]
+fn mosquitto_through_a_unix_socket() {
+    if missing(&[Program::Mosquitto]) {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("mqtt.sock");
+    let _broker =
+        start(&format!("[[mqtt.listeners]]\nname = \"local\"\ntransport = \"unix\"\npath = {path:?}\n"));
+    let client = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", program, "--unix"]).arg(&path).args(arguments);
+        command
+    };
+    let arguments = ["-d", "-q", "2", "-t", "m/+", "-F", "got %t %p", "-C", "1"];
+    let mut reader = Process::start(client("mosquitto_sub", &arguments));
+    while !reader.next_line().starts_with("Subscribed") {}
+    let (status, errors) = run(client("mosquitto_pub", &["-q", "2", "-t", "m/x", "-m", "hello"]));
+    assert!(status.success(), "{errors}");
+    let got = std::iter::repeat_with(|| reader.next_line()).find(|line| line.starts_with("got"));
+    assert_eq!(got.as_deref(), Some("got m/x hello"));
+    reader.finish();
+}
+
+#[test]
 fn mqtt_over_quic() {
     if missing(&[Program::Aioquic]) {
         return;

@@ -65,6 +65,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("openraft", &["consensus"]),
     ("kafka-wire", &["wire"]),
     ("axum", &["admin"]),
+    ("quinn", &["net"]),
+    // The end-to-end tests have clients of their own.
+    ("rustls", &["auth", "net", "e2e"]),
     ("mimalloc", &["server", "cli", "storage"]),
     ("dashmap", &[]),
 ];
