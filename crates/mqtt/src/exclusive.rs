@@ -116,8 +116,13 @@ impl Hold {
         }
         let task = Rc::clone(shared);
         shared.spawn(async move {
-            if let Ok(RowsOutcome::Done { version }) = written.await {
-                end_later(&task, Hold { text: "".into(), key, version }, owner.until).await;
+            match written.await {
+                Ok(RowsOutcome::Done { version }) => {
+                    end_later(&task, Hold { text: "".into(), key, version }, owner.until).await;
+                }
+                // Its client was back before.
+                Ok(RowsOutcome::Refused) => {}
+                Err(error) => warn!(err = %error, "when an exclusive subscription ends could not be stored"),
             }
         });
     }

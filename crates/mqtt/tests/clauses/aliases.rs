@@ -125,7 +125,7 @@ fn mqtt_3_1_2_26_aliases_towards_the_client() {
 fn mqtt_3_1_2_25_a_discarded_publish_sets_no_alias() {
     on_core(async {
         let broker = Broker::start().await;
-        let mut reader = with_aliases(&broker, "reader", 2, Some(60)).await;
+        let mut reader = with_aliases(&broker, "reader", 9, Some(60)).await;
         reader.subscribe("#", Qos::AtLeastOnce).await;
         let mut writer = broker.client(Version::V5, "writer").await;
         for delivery in [Delivery::AtMostOnce, qos1(1)] {
@@ -148,5 +148,7 @@ fn mqtt_3_1_2_25_a_discarded_publish_sets_no_alias() {
         let (topic, properties) = next(&mut reader).await;
         assert_eq!(topic, long);
         assert!(!properties.contains("TopicAlias"), "{properties}");
+        writer.publish(long, b"", Delivery::AtMostOnce).await;
+        assert_eq!(next(&mut reader).await, said(long, 3));
     });
 }
