@@ -162,11 +162,16 @@ impl<I: Io> Io for TlsIo<I> {
     }
 
     fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let taken = self.tls.writer().write_vectored(slices)?;
-        match self.send() {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock || taken == 0 => Err(error),
-            // What the buffer took goes out later.
-            Ok(()) | Err(_) => Ok(taken),
+        loop {
+            let taken = self.tls.writer().write_vectored(slices)?;
+            match self.send() {
+                // The buffer was full and is empty now.
+                Ok(()) if taken == 0 => {}
+                Ok(()) => return Ok(taken),
+                // What the buffer took goes out later.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => return Ok(taken),
+                Err(error) => return Err(error),
+            }
         }
     }
 

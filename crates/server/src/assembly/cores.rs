@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tracing::{error, warn};
 
-use super::admission::{Admission, Permit};
+use super::admission::Admission;
 use super::certificates::Certificates;
 use super::listeners::CoreSockets;
 use super::mqtt_listeners::{self, MqttListenerPlan};
@@ -157,19 +157,17 @@ fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: Tc
         let Ok(local) = stream.local_addr() else { return };
         let (session, mailbox) = front.session(Peer::tcp(&name, peer), local);
         let shutdown = shutdown.clone();
-        let stop = async move { shutdown.wait().await };
+        let stop = async move {
+            // The connection keeps this to its end, also when it panics: it counts until then.
+            let _permit = permit;
+            shutdown.wait().await;
+        };
         let driven = drive(stream, io.clone(), session, mailbox, stop);
-        spawner.spawn_local(CONNECTION, "kafka", holding(permit, driven));
+        spawner.spawn_local(CONNECTION, "kafka", driven);
     };
     tasks.spawn_local(ACCEPTOR, "kafka", async move {
         if let Err(error) = accept_loop(socket, None, serve).await {
             error!(err = %error, "the Kafka listener failed");
         }
     });
-}
-
-/// A connection that counts until it is over, also when it panics or is dropped.
-async fn holding(permit: Permit, connection: impl Future<Output = ()>) {
-    connection.await;
-    drop(permit);
 }

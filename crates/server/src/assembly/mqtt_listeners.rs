@@ -120,8 +120,8 @@ impl Listener {
             // The path of most connections: nothing between socket and session.
             Address::Ip(ip) if self.plan.entrance.is_plain() => {
                 let (session, mailbox) = self.front.session(Peer::tcp(&self.plan.entrance.name, ip));
-                let driven = drive(stream, self.io.clone(), session, mailbox, self.stop());
-                self.spawn(permits, driven);
+                let driven = drive(stream, self.io.clone(), session, mailbox, self.stop(permits));
+                self.tasks.spawn_local(CONNECTION, "mqtt", driven);
             }
             address => {
                 let this = self.clone();
@@ -164,7 +164,7 @@ impl Listener {
         let this = self.clone();
         // Boxed: while the connection is idle, later, it shall not pay for it.
         let entering = Box::pin(entering);
-        self.spawn(permits, async move {
+        self.tasks.spawn_local(CONNECTION, "mqtt", async move {
             let entered = tokio::select! {
                 entered = entering => entered,
                 () = this.shutdown.wait() => return,
@@ -172,7 +172,7 @@ impl Listener {
             match entered {
                 Ok(Entered { io, peer }) => {
                     let (session, mailbox) = this.front.session(peer);
-                    drive(io, this.io.clone(), session, mailbox, this.stop()).await;
+                    drive(io, this.io.clone(), session, mailbox, this.stop(permits)).await;
                 }
                 Err(refused) => {
                     let cause = std::error::Error::source(&refused).map(ToString::to_string);
@@ -183,16 +183,13 @@ impl Listener {
         });
     }
 
-    fn spawn(&self, permits: Permits, connection: impl Future<Output = ()> + 'static) {
-        self.tasks.spawn_local(CONNECTION, "mqtt", async move {
-            connection.await;
-            // It counts until it is over, also when it panics or is dropped.
-            drop(permits);
-        });
-    }
-
-    fn stop(&self) -> impl Future<Output = ()> + 'static {
+    /// Resolves when the broker stops. A connection keeps it to its end, also when it panics, and with it its permits:
+    /// a future around the connection to hold them would keep a second copy of its state.
+    fn stop(&self, permits: Permits) -> impl Future<Output = ()> + 'static {
         let shutdown = self.shutdown.clone();
-        async move { shutdown.wait().await }
+        async move {
+            let _permits = permits;
+            shutdown.wait().await;
+        }
     }
 }
