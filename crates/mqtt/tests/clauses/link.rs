@@ -318,6 +318,17 @@ impl Client {
         self.closed().await;
     }
 
+    /// Good-bye; everything that still came before the broker closed.
+    pub(crate) async fn leave_with_rest(mut self) -> Vec<u8> {
+        self.disconnect(ReasonCode::Success, Properties::EMPTY).await;
+        loop {
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            if read.expect("the broker closes in time").unwrap_or(0) == 0 {
+                return self.received.to_vec();
+            }
+        }
+    }
+
     // What it hears.
 
     /// The next packet, as `look` sees it.
