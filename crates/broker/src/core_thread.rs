@@ -84,7 +84,8 @@ impl Core {
     /// It is queued behind the connections that are ready, so a flush sees what all of them pushed in this turn.
     pub async fn run(&self) {
         loop {
-            let events = poll_fn(|cx| {
+            let lingers_until = self.inner.outbox.borrow().lingers_until();
+            let woken = poll_fn(|cx| {
                 let posted = self.inner.mailbox.poll_take(cx);
                 let flush = self.inner.outbox.borrow_mut().wants_flush(cx.waker());
                 match posted {
@@ -92,8 +93,11 @@ impl Core {
                     Poll::Pending if flush => Poll::Ready(std::collections::VecDeque::new()),
                     Poll::Pending => Poll::Pending,
                 }
-            })
-            .await;
+            });
+            let events = match lingers_until {
+                None => woken.await,
+                Some(at) => tokio::time::timeout_at(at, woken).await.unwrap_or_default(),
+            };
             for event in events {
                 self.handle(event);
             }

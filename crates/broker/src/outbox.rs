@@ -6,13 +6,15 @@
 //!                                                 \--> live subscribers (at-most-once messages)
 //! ```
 //!
-//! No timer: a turn ends when the core has run everything that was ready. While two commands of a group are in
-//! flight, the next one fills.
+//! A turn ends when the core has run everything that was ready. While two commands of a group are in flight, the next one
+//! fills. What nobody waits for (at-most-once messages, which live subscribers have by then) lingers a little, so that
+//! single messages do not cost an entry and a sync each; it goes at once with anything that somebody does wait for.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use model::{Error, ErrorKind, ShardId};
 use slab::Slab;
 use storage::{Append, BatchFlags, kv};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::broker::{Event, Sink};
 use crate::delivery::Batch;
@@ -36,6 +39,9 @@ pub use crate::publisher::Publisher;
 
 /// Commands of one core and group that are submitted and not decided.
 const FLIGHTS_MAX: usize = 2;
+/// How long batches may linger that nobody waits for, and how many bytes of them.
+const LINGER: Duration = Duration::from_millis(5);
+const LINGER_BYTES_MAX: usize = 64 * 1024;
 /// An open batch is sealed at this size at most.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 
@@ -68,12 +74,34 @@ struct Sealed {
     append: AppendCommand,
     waiters: Vec<Waiter>,
     rows: Vec<RowWrite>,
+    /// Nobody waits for it.
+    may_linger: bool,
 }
 
 struct Lane {
     group: Group,
     sealed: Vec<Sealed>,
     flights: usize,
+    /// Until when what is sealed may linger.
+    lingers_until: Option<Instant>,
+}
+
+impl Lane {
+    /// Whether what is sealed waits for company.
+    fn lingers(&mut self, now: impl Fn() -> Instant) -> bool {
+        let bytes: usize = self.sealed.iter().map(|sealed| sealed.append.batch.len()).sum();
+        let may = bytes < LINGER_BYTES_MAX && self.sealed.iter().all(|sealed| sealed.may_linger);
+        if self.sealed.is_empty() || !may {
+            self.lingers_until = None;
+            return false;
+        }
+        let now = now();
+        let until = *self.lingers_until.get_or_insert(now + LINGER);
+        if now >= until {
+            self.lingers_until = None;
+        }
+        self.lingers_until.is_some()
+    }
 }
 
 struct Flight {
@@ -103,7 +131,12 @@ impl Outbox {
     pub(crate) fn new(mailbox: Arc<CoreMailbox>, groups: &[Group]) -> Self {
         let smallest = groups.iter().map(|group| group.command_bytes_max() / 2).min();
         let batch_bytes_max = smallest.unwrap_or(BATCH_BYTES_MAX).min(BATCH_BYTES_MAX);
-        let lane = |group: &Group| Lane { group: group.clone(), sealed: Vec::new(), flights: 0 };
+        let lane = |group: &Group| Lane {
+            group: group.clone(),
+            sealed: Vec::new(),
+            flights: 0,
+            lingers_until: None,
+        };
         Self {
             mailbox,
             open: AHashMap::new(),
@@ -174,6 +207,7 @@ impl Outbox {
             append: AppendCommand { shard, flags: BatchFlags::NONE, batch },
             waiters: vec![Waiter::Caller(answer)],
             rows: Vec::new(),
+            may_linger: false,
         };
         match self.lanes.iter_mut().find(|lane| lane.group.id() == shard.home()) {
             Some(lane) => {
@@ -200,6 +234,11 @@ impl Outbox {
             self.submit(lane);
         }
         std::mem::take(&mut self.live)
+    }
+
+    /// When something that lingers has to be flushed.
+    pub(crate) fn lingers_until(&self) -> Option<Instant> {
+        self.lanes.iter().filter_map(|lane| lane.lingers_until).min()
     }
 
     /// Whether all that was pushed is decided.
@@ -241,7 +280,8 @@ impl Outbox {
             self.live.push(Arc::new(Batch::live(open.topic, open.shard, bytes.clone())));
         }
         let append = AppendCommand { shard: open.shard, flags, batch: bytes };
-        let sealed = Sealed { append, waiters: open.waiters, rows: open.rows };
+        let may_linger = is_live && open.rows.is_empty();
+        let sealed = Sealed { append, waiters: open.waiters, rows: open.rows, may_linger };
         match self.lanes.iter_mut().find(|lane| lane.group.id() == open.shard.home()) {
             Some(lane) => lane.sealed.push(sealed),
             None => sealed.waiters.into_iter().for_each(|waiter| waiter.tell(&Err(ErrorKind::NotFound))),
@@ -250,6 +290,9 @@ impl Outbox {
 
     fn submit(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
+        if lane.lingers(Instant::now) {
+            return;
+        }
         let bytes_max = lane.group.command_bytes_max() / 4 * 3;
         while lane.flights < FLIGHTS_MAX && !lane.sealed.is_empty() {
             let mut bytes = 0;
