@@ -82,25 +82,33 @@ struct Lane {
     group: Group,
     sealed: Vec<Sealed>,
     flights: usize,
-    /// Until when what is sealed may linger.
-    lingers_until: Option<Instant>,
+    linger: Linger,
 }
 
 impl Lane {
     /// Whether what is sealed waits for company.
-    fn lingers(&mut self, now: impl Fn() -> Instant) -> bool {
-        let bytes: usize = self.sealed.iter().map(|sealed| sealed.append.batch.len()).sum();
-        let may = bytes < LINGER_BYTES_MAX && self.sealed.iter().all(|sealed| sealed.may_linger);
-        if self.sealed.is_empty() || !may {
-            self.lingers_until = None;
-            return false;
+    fn lingers(&mut self) -> bool {
+        let may = !self.sealed.is_empty() && self.sealed.iter().all(|sealed| sealed.may_linger);
+        let bytes = || self.sealed.iter().map(|sealed| sealed.append.batch.len()).sum();
+        self.linger.holds(may.then(bytes), Instant::now())
+    }
+}
+
+/// How long a lane holds back what nobody waits for.
+#[derive(Default)]
+struct Linger {
+    until: Option<Instant>,
+}
+
+impl Linger {
+    /// Whether to hold back. `bytes`: how much waits; `None` if there is nothing, or somebody waits for some of it.
+    fn holds(&mut self, bytes: Option<usize>, now: Instant) -> bool {
+        let until = *self.until.get_or_insert(now + LINGER);
+        let holds = bytes.is_some_and(|bytes| bytes < LINGER_BYTES_MAX) && now < until;
+        if !holds {
+            self.until = None;
         }
-        let now = now();
-        let until = *self.lingers_until.get_or_insert(now + LINGER);
-        if now >= until {
-            self.lingers_until = None;
-        }
-        self.lingers_until.is_some()
+        holds
     }
 }
 
@@ -135,7 +143,7 @@ impl Outbox {
             group: group.clone(),
             sealed: Vec::new(),
             flights: 0,
-            lingers_until: None,
+            linger: Linger::default(),
         };
         Self {
             mailbox,
@@ -238,7 +246,7 @@ impl Outbox {
 
     /// When something that lingers has to be flushed.
     pub(crate) fn lingers_until(&self) -> Option<Instant> {
-        self.lanes.iter().filter_map(|lane| lane.lingers_until).min()
+        self.lanes.iter().filter_map(|lane| lane.linger.until).min()
     }
 
     /// Whether all that was pushed is decided.
@@ -290,7 +298,12 @@ impl Outbox {
 
     fn submit(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.lingers(Instant::now) {
+        if lane.flights == FLIGHTS_MAX {
+            // A decision comes and submits: no timer has to.
+            lane.linger = Linger::default();
+            return;
+        }
+        if lane.lingers() {
             return;
         }
         let bytes_max = lane.group.command_bytes_max() / 4 * 3;
@@ -481,4 +494,24 @@ pub(crate) type SharedOutbox = Rc<RefCell<Outbox>>;
 /// Counts one message in.
 pub(crate) fn count_in(counters: &Counters) {
     Counters::add(&counters.messages_in, 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_lingers_until_its_time_its_bytes_or_company() {
+        let mut linger = Linger::default();
+        let begun = Instant::now();
+        assert!(linger.holds(Some(100), begun));
+        assert!(linger.holds(Some(200), begun + LINGER / 2), "more does not make it longer");
+        assert!(!linger.holds(Some(200), begun + LINGER));
+        assert_eq!(linger.until, None, "no timer is left");
+        assert!(linger.holds(Some(100), begun + LINGER * 2), "the next ones linger again");
+        assert!(!linger.holds(Some(LINGER_BYTES_MAX), begun + LINGER * 2));
+        assert!(linger.holds(Some(100), begun + LINGER * 3));
+        assert!(!linger.holds(None, begun + LINGER * 3), "somebody waits");
+        assert_eq!(linger.until, None);
+    }
 }
