@@ -8,6 +8,7 @@ mod sim_state;
 mod std_disk;
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,6 +96,30 @@ pub trait DiskFile: Send + Sync {
         self.write_all_at(buf, offset)?;
         self.sync_data()
     }
+
+    /// Writes zeros over the bytes of `range` and makes **these** bytes durable before it returns, so that a later write
+    /// there changes nothing but data. Where the system can, they do not pass through its cache: nobody reads them. An error
+    /// counts as a failed sync.
+    fn write_zeros_durable(&self, range: Range<u64>) -> io::Result<()> {
+        write_zeros(self, range)
+    }
+}
+
+/// Zeros that a device can take as they lie there.
+#[repr(align(4096))]
+struct Zeros([u8; 256 * 1024]);
+
+static ZEROS: Zeros = Zeros([0; 256 * 1024]);
+
+/// [`DiskFile::write_zeros_durable`] by its other methods.
+fn write_zeros<F: DiskFile + ?Sized>(file: &F, range: Range<u64>) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let len = ZEROS.0.len().min((range.end - at) as usize);
+        file.write_all_at(&ZEROS.0[..len], at)?;
+        at += len as u64;
+    }
+    file.sync_data()
 }
 
 /// Keeps an advisory lock for as long as it lives.

@@ -20,8 +20,8 @@ use super::{JournalConfig, JournalError};
 
 /// Spares that only entries which free or protect space may use when the disk is full.
 const RESERVE: usize = 2;
-/// Bytes written at a time, and between two syncs, while a file is pre-written.
-const PREWRITE_CHUNK: usize = 1 << 20;
+/// Bytes between two syncs while a file is pre-written.
+const PREWRITE_CHUNK: u64 = 1 << 20;
 
 /// A file of `segment_bytes` that is not in use.
 pub(crate) struct Spare {
@@ -228,13 +228,11 @@ impl Spares {
         match prepare {
             Prepare::Reserve => file.preallocate(size).map_err(io_error("reserve", temporary))?,
             Prepare::PreWrite => {
-                let zeros = vec![0; PREWRITE_CHUNK.min(size as usize)];
                 let mut at = 0;
                 while at < size {
-                    let len = zeros.len().min((size - at) as usize);
-                    file.write_all_at(&zeros[..len], at).map_err(io_error("pre-write", temporary))?;
-                    file.sync_data().map_err(io_error("sync", temporary))?;
-                    at += len as u64;
+                    let end = (at + PREWRITE_CHUNK).min(size);
+                    file.write_zeros_durable(at..end).map_err(io_error("pre-write", temporary))?;
+                    at = end;
                     if self.pool.lock().closing {
                         return Err(JournalError::Closed);
                     }
