@@ -27,7 +27,11 @@ pub(crate) struct Kafka {
 
 impl Kafka {
     pub(crate) fn new(node: &TestNode) -> Kafka {
-        let config = Arc::new(Config { initial_rebalance_delay: Duration::ZERO, ..Config::default() });
+        Kafka::with(node, Config { initial_rebalance_delay: Duration::ZERO, ..Config::default() })
+    }
+
+    pub(crate) fn with(node: &TestNode, config: Config) -> Kafka {
+        let config = Arc::new(config);
         let (shared, coordinator) = Shared::new();
         let (core, settings) = (node.core.clone(), Arc::clone(&config));
         let coordinator = tokio::task::spawn_local(async move { coordinator.run(&settings, core).await });
