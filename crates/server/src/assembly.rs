@@ -19,6 +19,7 @@ mod cores;
 mod house;
 mod listeners;
 mod mqtt_listeners;
+mod providers;
 mod readers;
 mod screen;
 mod settings;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use admin::Admin;
 use broker::{Foundation, Outside};
 use model::Error as BrokerError;
-use rt::{Shutdown, SystemClock, SystemRng};
+use rt::{Shutdown, SystemClock, SystemRng, Tasks};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info};
@@ -41,6 +42,7 @@ use self::certificates::Certificates;
 use self::consensus_thread::Consensus;
 use self::cores::Fronts;
 use self::listeners::Listeners;
+use self::providers::ProviderError;
 use self::settings::{broker_config, core_count, node_config, reader_count};
 use crate::config::Loaded;
 
@@ -71,6 +73,9 @@ pub enum StartError {
     /// Who may come in cannot be read: then nobody may.
     #[error(transparent)]
     Access(auth::OpenError),
+    /// A provider of access control cannot be used.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
     /// What is stored cannot be read.
     #[error("cannot read what is stored")]
     Recover(#[source] BrokerError),
@@ -118,6 +123,7 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
         offload: readers.clone(),
         // The other half goes on reading.
         at_once: reader_count(cores) / 2,
+        tasks: Tasks::new(shutdown.clone()),
     };
     let Opened { access, follower } = access::open(&config, consensus.node().meta(), given)?;
     let outside = Outside { clock, rng, offload: readers, access: access.clone() };

@@ -15,6 +15,7 @@ mod log;
 mod mqtt;
 mod node;
 mod problem;
+mod providers;
 mod render;
 mod section;
 mod storage;
@@ -40,6 +41,7 @@ pub use log::{Log, LogFormat, LogLevel};
 pub use mqtt::Mqtt;
 pub(crate) use mqtt::{DeniedPublish, SharedStrategy};
 pub use node::Node;
+pub(crate) use providers::{JwtAlgorithm, Providers};
 pub use storage::Storage;
 pub use topics::Topics;
 pub use values::{Bind, ByteSize, Host, Name, Octal, TimeSpan};
@@ -63,6 +65,8 @@ pub struct Config {
     pub groups: Groups,
     /// `[auth]`
     pub auth: Auth,
+    /// `[auth.jwt]` and the others.
+    pub providers: Providers,
     /// `[mqtt]`
     pub mqtt: Mqtt,
     /// `[[mqtt.listeners]]`
@@ -76,7 +80,7 @@ pub struct Config {
 }
 
 /// How many sections there are.
-const SECTIONS: usize = 10;
+const SECTIONS: usize = 16;
 
 impl Config {
     /// The addresses to listen on, by the names that `listeners.json` uses.
@@ -98,6 +102,12 @@ impl Config {
             &self.topics,
             &self.groups,
             &self.auth,
+            &self.providers.jwt,
+            &self.providers.http,
+            &self.providers.redis,
+            &self.providers.postgres,
+            &self.providers.mysql,
+            &self.providers.ldap,
             &self.mqtt,
             &self.kafka,
             &self.http,
@@ -113,6 +123,12 @@ impl Config {
             &mut self.topics,
             &mut self.groups,
             &mut self.auth,
+            &mut self.providers.jwt,
+            &mut self.providers.http,
+            &mut self.providers.redis,
+            &mut self.providers.postgres,
+            &mut self.providers.mysql,
+            &mut self.providers.ldap,
             &mut self.mqtt,
             &mut self.kafka,
             &mut self.http,
@@ -129,6 +145,7 @@ impl Config {
         self.topics.check(&mut faults);
         self.groups.check(&mut faults);
         self.auth.check(&mut faults);
+        self.providers.check(&self.auth.chain, &mut faults);
         self.mqtt.check(&mut faults);
         self.kafka.check(&mut faults);
         self.check_ports(&mut faults);

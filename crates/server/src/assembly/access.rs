@@ -5,8 +5,9 @@ use std::sync::Arc;
 use auth::{Access, Follower, Host, Link, Passwords, Policy};
 use broker::Offload;
 use meta::MetaStore;
-use rt::{Clock, Rng};
+use rt::{Clock, Rng, Tasks};
 
+use super::providers::{self, Needs};
 use super::{StartError, runtime};
 use crate::config::{Config, Unmatched};
 
@@ -24,6 +25,8 @@ pub(super) struct Given {
     pub(super) offload: Offload,
     /// How many of them at a time.
     pub(super) at_once: usize,
+    /// What providers begin.
+    pub(super) tasks: Tasks,
 }
 
 /// Reads users, permissions and bans.
@@ -35,19 +38,19 @@ pub(super) fn open(config: &Config, store: Arc<dyn MetaStore>, given: Given) -> 
         provider_timeout: settings.provider_timeout.duration(),
     };
     let passwords = Passwords::new(given.offload, given.at_once, Arc::clone(&given.rng));
-    let chain = settings.chain.iter().filter_map(|name| match name.as_str() {
-        "users" => Some(Link::Users),
-        "certificate" => Some(Link::Certificate),
-        // Refused with the settings.
-        _ => None,
-    });
+    let needs = Needs { clock: Arc::clone(&given.clock), passwords: passwords.clone(), tasks: given.tasks };
     let host = Host { clock: given.clock, rng: given.rng, passwords };
-    let opened = runtime().map_err(StartError::system("make a runtime"))?.block_on(Access::open(
-        store,
-        chain.collect(),
-        policy,
-        host,
-    ));
-    let (access, follower) = opened.map_err(StartError::Access)?;
-    Ok(Opened { access, follower })
+    runtime().map_err(StartError::system("make a runtime"))?.block_on(async {
+        let mut chain = Vec::new();
+        for name in &settings.chain {
+            chain.extend(match name.as_str() {
+                "users" => Some(Link::Users),
+                "certificate" => Some(Link::Certificate),
+                provider => providers::provider(provider, config, &needs)?.map(Link::Provider),
+            });
+        }
+        let opened = Access::open(store, chain, policy, host).await;
+        let (access, follower) = opened.map_err(StartError::Access)?;
+        Ok(Opened { access, follower })
+    })
 }

@@ -12,7 +12,8 @@ section! {
         /// What a client that has proved who it is may do where no permission says anything.
         pub unmatched: Unmatched,
         /// Who judges what clients present, in this order: `users` (our own), `certificate` (of a listener that takes users from
-        /// certificates). The first who knows the user decides; if one fails, the client is refused.
+        /// certificates), `jwt`, `http`, and if the broker was built with them `redis`, `postgres`, `mysql` and `ldap`; each with a
+        /// section of its own below. The first who knows the user decides; if one fails, the client is refused.
         pub chain: Vec<String>,
         /// How long one provider may take.
         pub provider_timeout: TimeSpan,
@@ -41,13 +42,28 @@ impl Default for Auth {
 }
 
 /// Who may stand in `auth.chain`.
-const LINKS: [&str; 2] = ["users", "certificate"];
+const LINKS: [(&str, bool); 8] = [
+    ("users", true),
+    ("certificate", true),
+    ("jwt", true),
+    ("http", true),
+    ("redis", cfg!(feature = "redis")),
+    ("postgres", cfg!(feature = "postgres")),
+    ("mysql", cfg!(feature = "mysql")),
+    ("ldap", cfg!(feature = "ldap")),
+];
 
 impl Auth {
     pub(crate) fn check(&self, faults: &mut Faults) {
         for (at, name) in self.chain.iter().enumerate() {
-            if !LINKS.contains(&name.as_str()) {
-                faults.add("auth", "chain", format!("names {name:?}, which is none of {}", LINKS.join(", ")));
+            let link = LINKS.iter().find(|(link, _)| link == name);
+            let Some((_, is_built)) = link else {
+                let known = LINKS.map(|(link, _)| link).join(", ");
+                faults.add("auth", "chain", format!("names {name:?}, which is none of {known}"));
+                continue;
+            };
+            if !is_built {
+                faults.add("auth", "chain", format!("names {name:?}, which this broker was built without"));
             } else if self.chain[..at].contains(name) {
                 faults.add("auth", "chain", format!("names {name:?} twice"));
             }

@@ -109,6 +109,13 @@ impl Loader {
                                 self.listeners(file, value);
                                 continue;
                             }
+                            if let DeValue::Table(settings) = value.get_ref() {
+                                let inner = format!("{section}.{}", key.get_ref());
+                                if self.known_section(&inner, || file.origin(key.span().start)) {
+                                    self.inner(file, &inner, settings);
+                                }
+                                continue;
+                            }
                             let origin = file.origin(key.span().start);
                             let found = &text[value.span()];
                             self.set(
@@ -127,6 +134,15 @@ impl Loader {
         }
     }
 
+    /// A section within a section.
+    fn inner(&mut self, file: FileText<'_>, section: &str, settings: &DeTable<'_>) {
+        for (key, value) in settings {
+            let found = &file.text[value.span()];
+            let place = Place { section, key: key.get_ref(), found };
+            self.set(place, raw(value.get_ref(), found), file.origin(key.span().start));
+        }
+    }
+
     fn environment(&mut self, variables: &[(OsString, OsString)]) {
         let mut ours: Vec<(String, Option<&str>)> = variables
             .iter()
@@ -142,10 +158,11 @@ impl Loader {
     fn variable(&mut self, variable: &str, value: Option<&str>) {
         let name = variable[PREFIX.len()..].to_ascii_lowercase();
         let origin = Origin::Variable(variable.to_owned());
-        let Some((section, key)) = name.split_once(SEPARATOR) else {
+        let Some((section, key)) = name.rsplit_once(SEPARATOR) else {
             let rule = format!("a variable is named {PREFIX}SECTION{SEPARATOR}KEY");
             return self.report(origin, ProblemKind::Rule { name, rule });
         };
+        let section = &section.replace(SEPARATOR, ".");
         if self.known_section(section, || origin.clone()) {
             let found = value.unwrap_or("bytes that are not UTF-8");
             let raw = value.map_or(Raw::Other, Raw::Bare);

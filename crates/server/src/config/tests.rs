@@ -214,6 +214,29 @@ fn lists_are_read_from_the_file_and_from_variables() {
 }
 
 #[test]
+fn a_section_within_a_section_is_read_from_both_and_checked_if_it_is_used() {
+    let text = "[auth]\nchain = [\"users\", \"jwt\", \"http\"]\n[auth.jwt]\nalgorithm = \"ES256\"\n";
+    let variables =
+        [("ROBUSTMQ__AUTH__JWT__KEY_FILE", "/k.pem"), ("ROBUSTMQ__AUTH__HTTP__URL", "https://a/b")];
+    let loaded = load_text(text, &variables).expect("loads");
+    let providers = &loaded.config.providers;
+    assert_eq!(providers.jwt.key_file.as_deref(), Some(Path::new("/k.pem")));
+    assert_eq!((providers.jwt.algorithm.word(), providers.http.url.as_str()), ("ES256", "https://a/b"));
+    let told = problems(&format!("{text}user_clam = \"x\"\n[auth.jtw]\nleeway = \"1s\"\n"), &[]);
+    for part in [
+        "auth.jwt.user_clam",
+        "auth.jwt.user_claim",
+        "[auth.jtw]",
+        "auth.http.url: must be given",
+        "auth.jwt.key_file: exactly one",
+    ] {
+        assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
+    }
+    let told = problems("[auth]\nchain = [\"users\", \"kerberos\", \"users\"]\n", &[]);
+    assert!(told.iter().any(|line| line.contains("kerberos")), "{told:#?}");
+}
+
+#[test]
 fn what_is_printed_loads_to_the_same_settings() {
     let text = "[topics]\nretention = \"unlimited\"\n[kafka]\nadvertised = \"[::1]:9\"\n[node]\ndata_dir = \"a \\\"b\"\n";
     let loaded = load_text(text, &[("ROBUSTMQ__LOG__LEVEL", "warn")]).expect("loads");
