@@ -37,6 +37,8 @@ pub(crate) struct Sink {
     poller: Poller,
     peers: Vec<Option<Peer>>,
     subscriptions: HashMap<Vec<u8>, Vec<usize>>,
+    /// Of each topic the members of its one share. What comes in one piece goes to one of them.
+    shares: HashMap<Vec<u8>, Vec<usize>>,
     buffer: Vec<u8>,
 }
 
@@ -61,6 +63,7 @@ impl Sink {
             poller,
             peers: Vec::new(),
             subscriptions: HashMap::new(),
+            shares: HashMap::new(),
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -114,7 +117,8 @@ impl Sink {
         let full = self.peers.iter().flatten().any(|peer| peer.unsent.len() > UNSENT_MAX);
         let mut busy = false;
         for place in 0..self.peers.len() {
-            let publishes = self.subscriptions.values().all(|places| !places.contains(&place));
+            let mut subscribers = self.subscriptions.values().chain(self.shares.values());
+            let publishes = subscribers.all(|places| !places.contains(&place));
             if full && publishes {
                 continue;
             }
@@ -137,7 +141,8 @@ impl Sink {
 
     fn drop_peer(&mut self, place: usize) {
         self.peers[place] = None;
-        self.subscriptions.values_mut().for_each(|places| places.retain(|&other| other != place));
+        let subscribers = self.subscriptions.values_mut().chain(self.shares.values_mut());
+        subscribers.for_each(|places| places.retain(|&other| other != place));
     }
 
     fn read(&mut self, place: usize) -> io::Result<()> {
@@ -188,7 +193,8 @@ impl Sink {
                     run = run.or(Some((name, used)));
                     if frame.first & 0b0110 != 0 {
                         let id = rest.first_chunk::<2>().ok_or(io::ErrorKind::InvalidData)?;
-                        self.answer(place, &[kind::PUBACK << 4, 2, id[0], id[1]]);
+                        let answer = if frame.first & 0b0100 == 0 { kind::PUBACK } else { kind::PUBREC };
+                        self.answer(place, &frames::answer(answer, u16::from_be_bytes(*id)));
                     }
                 }
                 None => self.take_control(place, frame)?,
@@ -214,6 +220,13 @@ impl Sink {
             }
             kind::SUBSCRIBE => self.subscribe(place, frame).ok_or(io::ErrorKind::InvalidData)?,
             kind::PINGREQ => self.answer(place, &[0xd0, 0]),
+            kind::PUBREC | kind::PUBREL => {
+                let next = if frame.kind() == kind::PUBREC { kind::PUBREL } else { kind::PUBCOMP };
+                self.answer(
+                    place,
+                    &frames::answer(next, frame.packet_id().ok_or(io::ErrorKind::InvalidData)?),
+                );
+            }
             kind::DISCONNECT => return Err(io::ErrorKind::ConnectionAborted.into()),
             _ => {}
         }
@@ -225,7 +238,11 @@ impl Sink {
         let (id, rest) = frame.body.split_first_chunk::<2>()?;
         let v5 = rest.len() >= 3 && usize::from(u16::from_be_bytes([rest[0], rest[1]])) + 3 != rest.len();
         let filter = rest.get(usize::from(v5) + 2..rest.len() - 1)?;
-        self.subscriptions.entry(filter.to_vec()).or_default().push(place);
+        let (map, topic) = match filter.strip_prefix(b"$share/") {
+            Some(rest) => (&mut self.shares, &rest[1 + rest.iter().position(|&byte| byte == b'/')?..]),
+            None => (&mut self.subscriptions, filter),
+        };
+        map.entry(topic.to_vec()).or_default().push(place);
         let qos = rest.last()? & 0b11;
         if v5 {
             self.answer(place, &[0x90, 4, id[0], id[1], 0, qos]);
@@ -242,6 +259,11 @@ impl Sink {
     }
 
     fn hand_on(&mut self, topic: &[u8], frames: &[u8]) {
+        if let Some(members) = self.shares.get_mut(topic).filter(|members| !members.is_empty()) {
+            members.rotate_left(1);
+            let next = members.first().and_then(|&place| self.peers[place].as_mut());
+            next.into_iter().for_each(|peer| peer.unsent.extend_from_slice(frames));
+        }
         for &place in self.subscriptions.get(topic).into_iter().flatten() {
             if let Some(peer) = &mut self.peers[place] {
                 peer.unsent.extend_from_slice(frames);
