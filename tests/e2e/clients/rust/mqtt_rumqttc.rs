@@ -153,9 +153,8 @@ fn subscribe(
 }
 
 /// Hands on what happens until the connection ends.
-fn watch<E>(events: impl Iterator<Item = Result<Happening, E>>, sender: &Sender<Happening>) {
-    for event in events {
-        let Ok(happening) = event else { return };
+fn watch(happenings: impl Iterator<Item = Happening>, sender: &Sender<Happening>) {
+    for happening in happenings {
         if sender.send(happening).is_err() {
             return;
         }

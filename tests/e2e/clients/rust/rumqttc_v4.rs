@@ -19,7 +19,7 @@ pub(super) fn connect(options: &Options, sender: Sender<Happening>) -> impl supe
         wanted.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, false));
     }
     let (client, mut connection) = Client::new(wanted, REQUESTS_MAX);
-    thread::spawn(move || watch(connection.iter().map(|event| event.map(happening)), &sender));
+    thread::spawn(move || watch(connection.iter().map_while(|event| event.ok().map(happening)), &sender));
     Version4(client)
 }
 

@@ -23,7 +23,7 @@ pub(super) fn connect(options: &Options, sender: Sender<Happening>) -> impl supe
         wanted.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, false, None));
     }
     let (client, mut connection) = Client::new(wanted, REQUESTS_MAX);
-    thread::spawn(move || watch(connection.iter().map(|event| event.map(happening)), &sender));
+    thread::spawn(move || watch(connection.iter().map_while(|event| event.ok().map(happening)), &sender));
     Version5(client)
 }
 
