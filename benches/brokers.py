@@ -16,6 +16,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 CACHE = Path(os.environ.get("ROBUSTMQ_CACHE",
                             Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "robustmq"))
 START_WITHIN = 30.0
+# For robust-bench: rumqttd refuses clients without one. An hour is longer than any run.
+KEEP_ALIVE = ["--keep-alive", "3600"]
 
 MOSQUITTO = """\
 listener {port} 127.0.0.1

@@ -21,7 +21,7 @@ import figures
 def idle(broker, arguments, options):
     """robust-bench, which opens connections without TLS."""
     done = subprocess.run(
-        [brokers.executable("robust-bench", "cli"), "mqtt", "idle", "--json", *options,
+        [brokers.executable("robust-bench", "cli"), "mqtt", "idle", "--json", *options, *brokers.KEEP_ALIVE,
          "--address", broker.addresses["mqtt"], "--broker-pid", str(broker.pid),
          "--connections", str(arguments.connections), "--hold", str(arguments.hold)],
         capture_output=True, text=True, check=False)
@@ -33,9 +33,9 @@ def idle(broker, arguments, options):
 
 
 def connect_packet(number):
-    """CONNECT of 3.1.1, clean, without keep alive."""
+    """CONNECT of 3.1.1, clean, with a keep alive of an hour."""
     name = f"idle-{number}".encode()
-    body = b"\0\4MQTT\4\2\0\0" + len(name).to_bytes(2, "big") + name
+    body = b"\0\4MQTT\4\2\x0e\x10" + len(name).to_bytes(2, "big") + name
     return bytes([0x10, len(body)]) + body
 
 

@@ -9,6 +9,7 @@ fastest broker's rate there, the row says so. What a broker cannot do is shown a
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -68,7 +69,8 @@ class Runs:
         self.raw = open(arguments.raw, "a", encoding="utf-8") if arguments.raw else None
         self.starts = brokers.choose(arguments.brokers, arguments.peer_only)
         self.names = list(self.starts)
-        self.refusals = []
+        # Rows by broker and reason.
+        self.refusals = {}
 
     def wants(self, row):
         """Whether a row was asked for."""
@@ -85,7 +87,8 @@ class Runs:
     def measure(self, broker, row, command):
         five = "--protocol 5.0" in command
         address = broker.addresses["mqtt5" if five and "mqtt5" in broker.addresses else "mqtt"]
-        line = [self.tool, "mqtt", *command.split(), "--json", "--address", address, "--broker-pid", str(broker.pid)]
+        line = [self.tool, "mqtt", *command.split(), "--json", "--address", address, "--broker-pid", str(broker.pid),
+                *brokers.KEEP_ALIVE]
         limit = RUN_MAX + 3 * self.arguments.seconds
         try:
             done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=limit)
@@ -103,9 +106,8 @@ class Runs:
 
     def refused(self, name, row, reason):
         print(f"  {name}: NO: {reason}", file=sys.stderr, flush=True)
-        line = f"- {name}, {row}: {reason.splitlines()[-1] if reason else 'no reason'}"
-        if line not in self.refusals:
-            self.refusals.append(line)
+        reason = re.sub(r"127\.0\.0\.1:\d+", "it", reason.splitlines()[-1] if reason else "no reason")
+        self.refusals.setdefault((name, reason), {})[row] = None
         return {}
 
     def row(self, row, command):
@@ -297,7 +299,8 @@ def main():
     }
     texts = [parts[part]() for part in parts if not arguments.only or part in arguments.only]
     if runs.refusals:
-        texts.append("What could not be measured:\n\n" + "\n".join(runs.refusals))
+        lines = [f"- {name}: {reason}. Rows: {'; '.join(rows)}" for (name, reason), rows in runs.refusals.items()]
+        texts.append("What could not be measured:\n\n" + "\n".join(lines))
     peers = [version_of_mosquitto()] + [f"rumqttd {brokers.RUMQTTD_VERSION}"] * ("rumqttd" in runs.names)
     print(f"{machine}; {', '.join(peers)}; {arguments.rounds} rounds of {arguments.seconds:g} s\n")
     print("\n\n".join(filter(None, [figures.noise(before), *texts])))

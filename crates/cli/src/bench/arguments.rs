@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wire::mqtt::Version;
 
-use crate::frames::PAYLOAD_MIN;
+use crate::failure::Failure;
+use crate::frames::{self, PAYLOAD_MIN, Session};
 
 /// Puts load on a broker and measures what it does. Data goes to standard output, everything else to standard error.
 #[derive(Parser)]
@@ -56,6 +57,18 @@ pub(crate) struct Target {
     /// MQTT version to speak.
     #[arg(long, value_enum, default_value_t = Protocol::V311)]
     pub(crate) protocol: Protocol,
+    /// Keep alive in seconds that each CONNECT announces. No PINGREQ is sent, so let it be longer than the run; 0 is
+    /// none, which some brokers refuse.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) keep_alive: u16,
+}
+
+impl Target {
+    /// The CONNECT of a client.
+    pub(crate) fn connect(&self, client_id: &str, session: Session) -> Result<Vec<u8>, Failure> {
+        frames::connect(client_id, self.protocol.version(), self.keep_alive, session)
+            .map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))
+    }
 }
 
 /// As CONNECT says it.

@@ -138,7 +138,10 @@ impl Churn<'_> {
 
     fn open(&self, slot: usize, handshake: &mut Handshake) -> io::Result<Progress> {
         let client_id = format!("churn-{:04x}-{slot}", self.run);
-        let connect = frames::connect(&client_id, self.arguments.target.protocol.version(), Session::Clean)
+        let connect = self
+            .arguments
+            .target
+            .connect(&client_id, Session::Clean)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         handshake.advance(&connect)
     }

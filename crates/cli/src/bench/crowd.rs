@@ -123,8 +123,7 @@ impl Opening<'_> {
         mut handshake: Handshake,
     ) -> Result<io::Result<Option<Stage>>, Failure> {
         let client_id = format!("crowd-{:04x}-{member}", self.run);
-        let connect = frames::connect(&client_id, self.version, Session::Clean)
-            .map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))?;
+        let connect = self.members.target.connect(&client_id, Session::Clean)?;
         match handshake.advance(&connect) {
             Ok(Progress::Waiting) => Ok(Ok(Some(Stage::Connecting(handshake)))),
             Ok(Progress::Accepted) if self.members.filters == 0 => {

@@ -13,7 +13,7 @@ use crate::arguments::Filters;
 use crate::clock;
 use crate::crowd::{self, Crowd, Members};
 use crate::failure::Failure;
-use crate::frames::{self, Sample, Session, Stamp, Template};
+use crate::frames::{Sample, Session, Stamp, Template};
 use crate::handshake;
 use crate::intake::{Intake, Taken};
 use crate::outlet::Outlet;
@@ -77,8 +77,7 @@ impl Field {
         let version = arguments.target.protocol.version();
         let run = (clock::now() / 1_000_003) as u16;
         let watch = || Failure::system("watch a socket");
-        let connect = frames::connect(&format!("filters-{run:04x}"), version, Session::Clean)
-            .map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))?;
+        let connect = arguments.target.connect(&format!("filters-{run:04x}"), Session::Clean)?;
         let stream = handshake::open(arguments.target.address, 0, &connect)?;
         let poller = Poller::new().map_err(Failure::system("create an epoll set"))?;
         poller.add(stream.as_raw_fd(), 0).map_err(watch())?;

@@ -297,8 +297,13 @@ pub(crate) enum Session {
     Kept,
 }
 
-/// A CONNECT without keep alive.
-pub(crate) fn connect(client_id: &str, version: Version, session: Session) -> Result<Vec<u8>, EncodeError> {
+/// A CONNECT.
+pub(crate) fn connect(
+    client_id: &str,
+    version: Version,
+    keep_alive: u16,
+    session: Session,
+) -> Result<Vec<u8>, EncodeError> {
     let mut properties = PropertiesBuf::new();
     if session == Session::Kept && version == Version::V5 {
         properties.push(Property::SessionExpiryInterval(3600))?;
@@ -306,7 +311,7 @@ pub(crate) fn connect(client_id: &str, version: Version, session: Session) -> Re
     let connect = Connect {
         version,
         clean_start: session == Session::Clean,
-        keep_alive: 0,
+        keep_alive,
         properties: properties.view(),
         client_id,
         will: None,
@@ -325,6 +330,22 @@ pub(crate) fn subscribe(filters: &[String], qos: Qos, version: Version) -> Resul
     let filters: Vec<_> = filters.iter().map(|filter| (&**filter, SubscribeOptions::new(qos))).collect();
     exchange.encode_subscribe(&filters, &mut out, &Peer::new(version))?;
     Ok(out.into())
+}
+
+/// A SUBACK.
+pub(crate) fn suback(packet_id: [u8; 2], v5: bool, codes: &[u8]) -> Vec<u8> {
+    let mut body = packet_id.to_vec();
+    body.extend(v5.then_some(0));
+    body.extend_from_slice(codes);
+    let mut frame = vec![kind::SUBACK << 4];
+    let mut rest = body.len();
+    while rest > 0x7f {
+        frame.push(rest as u8 & 0x7f | 0x80);
+        rest >>= 7;
+    }
+    frame.push(rest as u8);
+    frame.extend(body);
+    frame
 }
 
 /// A friendly DISCONNECT.

@@ -19,6 +19,8 @@ mod process;
 mod replay;
 mod report;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 

@@ -67,8 +67,7 @@ fn topic(session: usize) -> String {
 impl Run<'_> {
     fn connect(&self, session: usize) -> Result<TcpStream, Failure> {
         let id = format!("replay-{:04x}-{session}", self.number);
-        let connect = frames::connect(&id, self.arguments.target.protocol.version(), Session::Kept)
-            .map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))?;
+        let connect = self.arguments.target.connect(&id, Session::Kept)?;
         handshake::open(self.arguments.target.address, session as u64, &connect)
     }
 
@@ -92,12 +91,7 @@ impl Run<'_> {
     fn store(&mut self) -> Result<Pass, Failure> {
         let Replay { messages, window, ref target, .. } = *self.arguments;
         let templates = self.templates()?;
-        let connect = frames::connect(
-            &format!("replay-{:04x}-p", self.number),
-            target.protocol.version(),
-            Session::Clean,
-        );
-        let connect = connect.map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))?;
+        let connect = target.connect(&format!("replay-{:04x}-p", self.number), Session::Clean)?;
         let mut publisher = Outlet::new(handshake::open(target.address, 0, &connect)?);
         let mut poller = Poller::new().map_err(Failure::system("create an epoll set"))?;
         poller.add(publisher.stream.as_raw_fd(), 0).map_err(Failure::system("watch a socket"))?;

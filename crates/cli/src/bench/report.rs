@@ -319,6 +319,7 @@ impl IdleOutcome {
         let ((connections, opened, still_open), (hold, spent)) = (connections, hold);
         let (open_seconds, usage) = opening;
         let per = |before: u64, after: u64| (after as f64 - before as f64) / opened.max(1) as f64;
+        let (usage, each) = (usage.filter(|_| opened > 0), resident.filter(|_| opened > 0));
         Self {
             connections,
             opened,
@@ -328,7 +329,7 @@ impl IdleOutcome {
             broker_us_per_opened: usage.map(|(before, after)| per(before.cpu, after.cpu) / 1e3),
             resident_before: resident.map(|(before, _)| before),
             resident_after: resident.map(|(_, after)| after),
-            resident_per_connection: resident.map(|(before, after)| per(before, after)),
+            resident_per_connection: each.map(|(before, after)| per(before, after)),
             kernel_before: kernel.0,
             kernel_after: kernel.1,
             kernel_slab_per_connection: per(kernel.0.slab, kernel.1.slab),

@@ -73,8 +73,7 @@ impl<'a> Worker<'a> {
     fn connect(&self, role: &str, index: u16) -> Result<TcpStream, Failure> {
         let target = &self.shared.load.target;
         let client_id = format!("bench-{:04x}-{role}{index}", self.shared.run);
-        let connect = frames::connect(&client_id, target.protocol.version(), Session::Clean)
-            .map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))?;
+        let connect = target.connect(&client_id, Session::Clean)?;
         handshake::open(target.address, u64::from(index), &connect)
     }
 
