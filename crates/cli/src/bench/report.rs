@@ -362,6 +362,7 @@ pub(crate) struct Pass {
     sent: u64,
     /// Those that reached their end: acknowledged, or delivered.
     arrived: u64,
+    lost: u64,
     seconds: f64,
     per_second: f64,
     broker_us_each: Option<f64>,
@@ -374,6 +375,7 @@ impl Pass {
         Self {
             sent,
             arrived,
+            lost: sent.saturating_sub(arrived),
             seconds,
             per_second: arrived as f64 / seconds,
             broker_us_each: usage.filter(|_| arrived > 0).map(cost),
