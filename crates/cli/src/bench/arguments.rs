@@ -189,7 +189,7 @@ pub(crate) struct Filters {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) filters: u16,
     /// Topics that are published to, at most. Each matches one filter; they are spread evenly over all filters.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) topics: u32,
     /// Messages (QoS 0) that are on their way.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
