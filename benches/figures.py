@@ -38,7 +38,9 @@ def ratio(ours, theirs):
 
 
 def table(headings, rows):
-    """Markdown, columns aligned."""
+    """Markdown, columns aligned; nothing without rows."""
+    if not rows:
+        return ""
     lines = [headings] + [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
 

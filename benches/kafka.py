@@ -27,8 +27,6 @@ import figures
 SIZES = {100: 4_000_000, 1024: 500_000}
 WARM_UP_RECORDS = 1000  # create the topic, before the clock runs
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"
-CACHE = Path(os.environ.get("ROBUSTMQ_CACHE",
-                            Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "robustmq"))
 # As Kafka's own start script has them.
 JVM = ["-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35",
        "-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true"]
@@ -53,7 +51,7 @@ def class_path():
     """Jars of the broker and its tools, fetched by Maven once."""
     pom = brokers.REPOSITORY / "benches" / "kafka" / "pom.xml"
     version = re.search(r"<kafka.version>(.*?)<", pom.read_text()).group(1)
-    cached = CACHE / f"bench-kafka-{version}.classpath"
+    cached = brokers.CACHE / f"bench-kafka-{version}.classpath"
     if not cached.exists() or not all(Path(jar).exists() for jar in cached.read_text().split(":")):
         cached.parent.mkdir(parents=True, exist_ok=True)
         command = ["mvn", "-q", "-B", "-f", str(pom), PLUGIN, f"-Dmdep.outputFile={cached}"]

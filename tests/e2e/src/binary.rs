@@ -18,19 +18,23 @@ pub(crate) fn broker_server() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| match std::env::var_os(OVERRIDE) {
         Some(path) => PathBuf::from(path),
-        None => beside_the_tests(),
+        None => provided(),
     })
 }
 
-fn beside_the_tests() -> PathBuf {
-    let test = std::env::current_exe().expect("the test knows its own path");
-    // .../target/<profile>/deps/<test>
-    let folder = test.ancestors().nth(2).expect("tests lie two levels below the target directory");
-    let binary = folder.join("broker-server");
+fn provided() -> PathBuf {
+    let binary = beside_the_tests("broker-server");
     if !is_current(&binary) {
-        build(folder);
+        build(binary.parent().expect("it lies in a folder"));
     }
     binary
+}
+
+/// A binary of this workspace, of the profile of the running test.
+pub(crate) fn beside_the_tests(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test knows its own path");
+    // .../target/<profile>/deps/<test>
+    test.ancestors().nth(2).expect("tests lie two levels below the target directory").join(name)
 }
 
 /// Whether no source is newer than the binary. Cargo lists the sources in Make's syntax beside it.

@@ -22,7 +22,7 @@ pub use flood::{Ledger, Publisher};
 pub use http::get;
 pub use kafka::{Consumer, Fetched, KafkaRecord, Produced};
 pub use mqtt::{Message, Subscriber};
-pub use process::Process;
+pub use process::{Process, allow_open_files};
 pub use programs::{Program, missing};
 pub use socket::{Incoming, Opening, Socket};
 pub use wait::{PATIENCE, wait_until};

@@ -107,6 +107,17 @@ impl Subscriber {
         received(&self.process.next_event(&["message"]))
     }
 
+    /// A message that has come already.
+    pub fn arrived(&mut self) -> Option<Message> {
+        self.process.arrived_event("message").as_ref().map(received)
+    }
+
+    /// Unsubscribes, and returns when that is confirmed.
+    pub fn leave(&mut self, filter: &str) {
+        self.process.write_line(filter);
+        self.process.next_event(&["unsubscribed"]);
+    }
+
     /// The next `count` messages.
     pub fn take(&mut self, count: usize) -> Vec<Message> {
         (0..count).map(|_| self.next_message()).collect()

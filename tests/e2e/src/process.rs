@@ -84,22 +84,32 @@ impl Process {
 
     /// The next event of a client program that has one of the names. Others keep their turn; failures panic.
     pub fn next_event(&mut self, names: &[&str]) -> Value {
-        let wanted = |event: &Value| event["event"].as_str().is_some_and(|name| names.contains(&name));
-        if let Some(event) = self.kept.iter().position(wanted).and_then(|at| self.kept.remove(at)) {
-            return event;
-        }
         loop {
-            let line = self.next_line();
-            let event: Value = serde_json::from_str(&line)
-                .unwrap_or_else(|error| panic!("{} said {line:?}: {error}", self.name));
-            if wanted(&event) {
+            let wanted = |event: &Value| event["event"].as_str().is_some_and(|name| names.contains(&name));
+            if let Some(event) = self.kept.iter().position(wanted).and_then(|at| self.kept.remove(at)) {
                 return event;
             }
-            if event["event"] == "error" || event["event"] == "failed" {
-                self.fail(&line);
-            }
-            self.kept.push_back(event);
+            let line = self.next_line();
+            self.keep_event(&line);
         }
+    }
+
+    /// An event of that name that a client program has told already.
+    pub fn arrived_event(&mut self, name: &str) -> Option<Value> {
+        while let Ok(line) = self.lines.try_recv() {
+            self.keep_event(&line);
+        }
+        let at = self.kept.iter().position(|event| event["event"] == name)?;
+        self.kept.remove(at)
+    }
+
+    fn keep_event(&mut self, line: &str) {
+        let event: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{} said {line:?}: {error}", self.name));
+        if event["event"] == "error" || event["event"] == "failed" {
+            self.fail(line);
+        }
+        self.kept.push_back(event);
     }
 
     /// Waits for its end and returns how it ended.
@@ -164,4 +174,17 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Raises the limit of open files, of this process and so of the broker that it starts.
+pub fn allow_open_files(count: usize) {
+    let count = libc::rlim_t::try_from(count).expect("fits");
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // Safety: both calls touch only `limit`.
+    let set = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = limit.rlim_cur.max(count.min(limit.rlim_max));
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+    };
+    assert!(set == 0 && limit.rlim_cur >= count, "{count} open files are not permitted here");
 }

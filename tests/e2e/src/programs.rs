@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::binary;
 use crate::process::Process;
 
 /// An unmodified client. Those that are libraries are driven by a small program of ours in `clients/`.
@@ -13,8 +14,18 @@ pub enum Program {
     Paho,
     /// aioquic (Python), with MQTT packets of ours on its stream.
     Aioquic,
+    /// aiomqtt (Python).
+    Aiomqtt,
     /// MQTT.js (Node).
     MqttJs,
+    /// MQTT.js in a page of headless Chromium, over WebSocket.
+    Browser,
+    /// Eclipse Paho for 3.1.1 (Java).
+    PahoJavaV3,
+    /// Eclipse Paho for 5.0 (Java).
+    PahoJavaV5,
+    /// rumqttc (Rust).
+    Rumqttc,
     /// confluent-kafka (Python over librdkafka).
     Confluent,
     /// aiokafka (Python).
@@ -49,32 +60,19 @@ impl Program {
     }
 
     fn command(self) -> Command {
-        let python = |script: &str| {
-            let mut command = Command::new(python());
-            command.arg(clients().join("python").join(script));
-            command
-        };
         match self {
             Program::Paho => python("mqtt_paho.py"),
+            Program::Aiomqtt => python("mqtt_aiomqtt.py"),
             Program::Aioquic => python("mqtt_quic.py"),
             Program::Confluent => python("kafka_confluent.py"),
             Program::Aiokafka => python("kafka_aiokafka.py"),
             Program::KafkaPython => python("kafka_python.py"),
-            Program::MqttJs => {
-                let mut command = Command::new("node");
-                command
-                    .arg(clients().join("node/mqtt_js.mjs"))
-                    .env("ROBUSTMQ_NODE_MODULES", cache().join("node"));
-                command
-            }
-            Program::Java => {
-                let java = cache().join("java");
-                let path = format!("{0}/classes:{0}/lib/*", java.display());
-                let mut command = Command::new("java");
-                // Quick to start rather than quick in the long run.
-                command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &path, "KafkaClient"]);
-                command
-            }
+            Program::MqttJs => node("mqtt_js.mjs"),
+            Program::Browser => node("mqtt_browser.mjs"),
+            Program::PahoJavaV3 => java("PahoV3"),
+            Program::PahoJavaV5 => java("PahoV5"),
+            Program::Java => java("KafkaClient"),
+            Program::Rumqttc => Command::new(binary::beside_the_tests("mqtt_rumqttc")),
             Program::Mosquitto | Program::Kcat => panic!("{self:?} is no program of ours"),
         }
     }
@@ -82,13 +80,21 @@ impl Program {
     fn is_there(self) -> bool {
         match self {
             Program::Paho
+            | Program::Aiomqtt
             | Program::Aioquic
             | Program::Confluent
             | Program::Aiokafka
             | Program::KafkaPython => cache().join("venv/installed").exists(),
             Program::MqttJs => cache().join("node/installed").exists(),
-            Program::Java => cache().join("java/installed").exists(),
-            Program::Mosquitto => runs("mosquitto_pub", "--help") && runs("mosquitto_sub", "--help"),
+            Program::Browser => Program::MqttJs.is_there() && runs("chromium", "--version"),
+            Program::Java | Program::PahoJavaV3 | Program::PahoJavaV5 => {
+                cache().join("java/installed").exists()
+            }
+            // Cargo builds it before the tests.
+            Program::Rumqttc => true,
+            Program::Mosquitto => {
+                ["pub", "sub", "rr"].iter().all(|one| runs(&format!("mosquitto_{one}"), "--help"))
+            }
             Program::Kcat => runs("kcat", "-V"),
         }
     }
@@ -99,8 +105,24 @@ fn runs(program: &str, flag: &str) -> bool {
     quiet.is_ok()
 }
 
-fn python() -> PathBuf {
-    cache().join("venv/bin/python")
+fn python(script: &str) -> Command {
+    let mut command = Command::new(cache().join("venv/bin/python"));
+    command.arg(clients().join("python").join(script));
+    command
+}
+
+fn node(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(clients().join("node").join(script)).env("ROBUSTMQ_NODE_MODULES", cache().join("node"));
+    command
+}
+
+fn java(class: &str) -> Command {
+    let path = format!("{0}/classes:{0}/lib/*", cache().join("java").display());
+    let mut command = Command::new("java");
+    // Quick to start rather than quick in the long run.
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &path, class]);
+    command
 }
 
 fn clients() -> PathBuf {

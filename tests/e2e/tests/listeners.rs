@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use e2e::{Broker, Message, Process, Program, Settings, missing, wait_until};
+use e2e::{Broker, Message, Process, Program, Settings, allow_open_files, missing, wait_until};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
@@ -394,17 +394,4 @@ fn an_idle_tls_connection_is_small() {
     println!("{each} bytes per connection");
     assert!(each < IDLE_BYTES_MAX, "{each} bytes per connection");
     drop((first, more));
-}
-
-/// Raises the limit of open files, of this process and so of the broker that it starts.
-fn allow_open_files(count: usize) {
-    let count = libc::rlim_t::try_from(count).expect("fits");
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // Safety: both calls touch only `limit`.
-    let set = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_cur.max(count.min(limit.rlim_max));
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
-    };
-    assert!(set == 0 && limit.rlim_cur >= count, "{count} open files are not permitted here");
 }

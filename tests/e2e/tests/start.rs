@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use e2e::{Broker, Incoming, Opening, Process, Settings, Socket, get};
+use e2e::{Broker, Incoming, Opening, Process, Settings, Socket, allow_open_files, get};
 use wire::mqtt::{Qos, ReasonCode};
 
 /// How long the idle broker is watched.
@@ -160,17 +160,4 @@ fn ten_thousand_idle_connections_cost_next_to_nothing() {
     assert!(spent.is_some(), "never below {bar:?} in {window:?}");
     assert!(each < 8 * 1024, "{each} bytes per connection");
     drop(sockets);
-}
-
-/// Raises the limit of open files, of this process and so of the broker that it starts.
-fn allow_open_files(count: usize) {
-    let count = libc::rlim_t::try_from(count).expect("fits");
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // Safety: both calls touch only `limit`.
-    let set = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_cur.max(count.min(limit.rlim_max));
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
-    };
-    assert!(set == 0 && limit.rlim_cur >= count, "{count} open files are not permitted here");
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wire::mqtt::Version;
 
-use crate::frames::PAYLOAD_MIN;
+use crate::failure::Failure;
+use crate::frames::{self, PAYLOAD_MIN, Session};
 
 /// Puts load on a broker and measures what it does. Data goes to standard output, everything else to standard error.
 #[derive(Parser)]
@@ -36,6 +37,10 @@ pub(crate) enum Mqtt {
     Connect(Connect),
     /// Open connections and hold them, silent.
     Idle(Idle),
+    /// Subscribe to very many filters, and publish to some of them.
+    Filters(Filters),
+    /// Publish for sessions whose clients are away, then let them return.
+    Replay(Replay),
     /// Be a broker that does as little as possible, to see what this program can do at most.
     Sink(Sink),
 }
@@ -52,6 +57,18 @@ pub(crate) struct Target {
     /// MQTT version to speak.
     #[arg(long, value_enum, default_value_t = Protocol::V311)]
     pub(crate) protocol: Protocol,
+    /// Keep alive in seconds that each CONNECT announces. No PINGREQ is sent, so let it be longer than the run; 0 is
+    /// none, which some brokers refuse.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) keep_alive: u16,
+}
+
+impl Target {
+    /// The CONNECT of a client.
+    pub(crate) fn connect(&self, client_id: &str, session: Session) -> Result<Vec<u8>, Failure> {
+        frames::connect(client_id, self.protocol.version(), self.keep_alive, session)
+            .map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))
+    }
 }
 
 /// As CONNECT says it.
@@ -89,9 +106,15 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) topics: u16,
     /// Quality of service of what is published, and granted to subscribers.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: u8,
-    /// Messages on their way per publisher. QoS 1: not yet acknowledged. QoS 0: not yet delivered to every
+    /// Subscribe as members of the shared subscription of this name: each message goes to one of them.
+    #[arg(long)]
+    pub(crate) share: Option<String>,
+    /// Give each message properties, two of the user's among them. Only with --protocol 5.0.
+    #[arg(long)]
+    pub(crate) properties: bool,
+    /// Messages on their way per publisher. QoS 1 and 2: not yet acknowledged. QoS 0: not yet delivered to every
     /// subscriber of the topic; 0 there means that only TCP holds a publisher back.
     #[arg(long, value_parser = clap::value_parser!(u16).range(0..=65_535))]
     pub(crate) window: Option<u16>,
@@ -141,14 +164,61 @@ pub(crate) struct Idle {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) connections: u32,
     /// Connections that are being opened at any time.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) concurrency: u16,
+    /// Filters that each connection subscribes to, nobody else has them.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub(crate) filters: u16,
     /// Seconds to let the broker come to rest after the last connection.
     #[arg(long, default_value = "2", value_parser = seconds)]
     pub(crate) settle: Duration,
     /// Seconds of holding that are measured after that.
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub(crate) hold: Duration,
+}
+
+/// `mqtt filters`. Filter k of connection c is `crowd/c/k/+`.
+#[derive(Args, Clone)]
+pub(crate) struct Filters {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Connections that subscribe.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+    /// Filters of each connection.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) filters: u16,
+    /// Topics that are published to, at most. Each matches one filter; they are spread evenly over all filters.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) topics: u32,
+    /// Messages (QoS 0) that are on their way.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) window: u16,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_MIN as i64..=65_536))]
+    pub(crate) size: u32,
+    /// Seconds that are measured, after one message to each topic.
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    pub(crate) duration: Duration,
+}
+
+/// `mqtt replay`. Session i has a topic of its own, `replay/i`.
+#[derive(Args, Clone)]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Sessions, all away while it is published.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) sessions: u16,
+    /// Messages (QoS 1) of all sessions together.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) messages: u32,
+    /// Messages that are not yet acknowledged.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) window: u16,
+    /// Payload bytes.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_MIN as i64..=65_536))]
+    pub(crate) size: u32,
 }
 
 /// `mqtt sink`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::arguments::Connect;
 use crate::clock;
 use crate::failure::Failure;
-use crate::frames;
+use crate::frames::{self, Session};
 use crate::handshake::{Handshake, Progress, is_wait};
 use crate::load::Times;
 use crate::poll::Poller;
@@ -138,7 +138,10 @@ impl Churn<'_> {
 
     fn open(&self, slot: usize, handshake: &mut Handshake) -> io::Result<Progress> {
         let client_id = format!("churn-{:04x}-{slot}", self.run);
-        let connect = frames::connect(&client_id, self.arguments.target.protocol.version())
+        let connect = self
+            .arguments
+            .target
+            .connect(&client_id, Session::Clean)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         handshake.advance(&connect)
     }

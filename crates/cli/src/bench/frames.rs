@@ -7,8 +7,8 @@
 
 use bytes::BytesMut;
 use wire::mqtt::{
-    Connect, Delivery, Disconnect, EncodeError, Exchange, Peer, Properties, Publish, Qos, ReasonCode,
-    SubscribeOptions, Version,
+    Connect, Delivery, Disconnect, EncodeError, Exchange, Peer, Properties, PropertiesBuf, Property, Publish,
+    Qos, ReasonCode, SubscribeOptions, Version,
 };
 
 /// Bytes that every payload begins with.
@@ -55,57 +55,114 @@ impl Stamp {
     }
 }
 
-/// Copies of one PUBLISH, one behind the other.
-pub(crate) struct Batch {
-    bytes: Vec<u8>,
-    frame_len: usize,
+/// What a publication is like.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample<'a> {
+    pub(crate) topic: &'a str,
+    /// Payload bytes.
+    pub(crate) size: usize,
+    pub(crate) qos: Qos,
+    pub(crate) version: Version,
+    /// Whether it has each property that a publisher can give, and two of the user's. Only in 5.0.
+    pub(crate) properties: bool,
+}
+
+/// One PUBLISH, whose stamp and packet identifier are still to be filled in.
+pub(crate) struct Template {
+    frame: Vec<u8>,
     packet_id_at: Option<usize>,
     stamp_at: usize,
 }
 
-impl Batch {
-    /// As many copies as fit into a send; at least one.
-    pub(crate) fn new(topic: &str, size: usize, qos: Qos, version: Version) -> Result<Self, EncodeError> {
+impl Template {
+    /// Encodes it once.
+    pub(crate) fn new(sample: Sample<'_>) -> Result<Self, EncodeError> {
+        let Sample { topic, size, qos, version, .. } = sample;
         let payload: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
         let delivery = match qos {
             Qos::AtMostOnce => Delivery::AtMostOnce,
             Qos::AtLeastOnce => Delivery::AtLeastOnce { id: FIRST_ID, dup: false },
             Qos::ExactlyOnce => Delivery::ExactlyOnce { id: FIRST_ID, dup: false },
         };
-        let message =
-            Publish { delivery, retain: false, topic, properties: Properties::EMPTY, payload: &payload };
+        let mut properties = PropertiesBuf::new();
+        if sample.properties {
+            for property in PROPERTIES {
+                properties.push(property)?;
+            }
+        }
+        let properties = properties.view();
+        let message = Publish { delivery, retain: false, topic, properties, payload: &payload };
         let mut frame = BytesMut::new();
         message.encode(&mut frame, &Peer::new(version))?;
         let stamp_at = frame.len() - size;
-        let properties_len = usize::from(version == Version::V5);
-        let copies = (BATCH_BYTES / frame.len()).max(1);
-        Ok(Self {
-            bytes: frame.repeat(copies),
-            frame_len: frame.len(),
-            packet_id_at: (qos != Qos::AtMostOnce).then(|| stamp_at - properties_len - 2),
-            stamp_at,
-        })
+        let fixed_header = 1 + frame[1..].iter().take_while(|&&byte| byte & 0x80 != 0).count() + 1;
+        let packet_id_at = (qos != Qos::AtMostOnce).then_some(fixed_header + 2 + topic.len());
+        Ok(Self { frame: frame.into(), packet_id_at, stamp_at })
     }
 
-    /// Frames that it holds.
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.len() / self.frame_len
+    /// Bytes of it.
+    pub(crate) fn len(&self) -> usize {
+        self.frame.len()
     }
 
-    /// Makes frame number `index` the next message.
+    /// Adds it to `out` as a message of its own.
     #[inline]
-    pub(crate) fn patch(&mut self, index: usize, stamp: Stamp, packet_id: u16) {
-        let frame = &mut self.bytes[index * self.frame_len..][..self.frame_len];
+    pub(crate) fn append(&self, out: &mut Vec<u8>, stamp: Stamp, packet_id: u16) {
+        let at = out.len();
+        out.extend_from_slice(&self.frame);
+        self.patch(&mut out[at..], stamp, packet_id);
+    }
+
+    #[inline]
+    fn patch(&self, frame: &mut [u8], stamp: Stamp, packet_id: u16) {
         frame[self.stamp_at..][..PAYLOAD_MIN].copy_from_slice(&stamp.to_bytes());
         if let Some(at) = self.packet_id_at {
             frame[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
         }
     }
+}
+
+/// What `properties` of a [`Sample`] means.
+const PROPERTIES: [Property<'static>; 7] = [
+    Property::PayloadFormatIndicator(false),
+    Property::MessageExpiryInterval(3600),
+    Property::ContentType("application/octet-stream"),
+    Property::ResponseTopic("bench/answers"),
+    Property::CorrelationData(b"0123456789abcdef"),
+    Property::UserProperty("trace", "4bf92f3577b34da6a3ce929d0e0e4736"),
+    Property::UserProperty("unit", "celsius"),
+];
+
+/// Copies of one PUBLISH, one behind the other.
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    template: Template,
+}
+
+impl Batch {
+    /// As many copies as fit into a send; at least one.
+    pub(crate) fn new(sample: Sample<'_>) -> Result<Self, EncodeError> {
+        let template = Template::new(sample)?;
+        let copies = (BATCH_BYTES / template.len()).max(1);
+        Ok(Self { bytes: template.frame.repeat(copies), template })
+    }
+
+    /// Frames that it holds.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.len() / self.template.len()
+    }
+
+    /// Makes frame number `index` the next message.
+    #[inline]
+    pub(crate) fn patch(&mut self, index: usize, stamp: Stamp, packet_id: u16) {
+        let len = self.template.len();
+        self.template.patch(&mut self.bytes[index * len..][..len], stamp, packet_id);
+    }
 
     /// The first `count` frames.
     #[inline]
     pub(crate) fn frames(&self, count: usize) -> &[u8] {
-        &self.bytes[..count * self.frame_len]
+        &self.bytes[..count * self.template.len()]
     }
 }
 
@@ -117,6 +174,9 @@ pub(crate) mod kind {
     pub(crate) const CONNACK: u8 = 2;
     pub(crate) const PUBLISH: u8 = 3;
     pub(crate) const PUBACK: u8 = 4;
+    pub(crate) const PUBREC: u8 = 5;
+    pub(crate) const PUBREL: u8 = 6;
+    pub(crate) const PUBCOMP: u8 = 7;
     pub(crate) const SUBSCRIBE: u8 = 8;
     pub(crate) const SUBACK: u8 = 9;
     pub(crate) const PINGREQ: u8 = 12;
@@ -178,6 +238,12 @@ impl<'a> Frame<'a> {
         self.body.first_chunk().map(|&bytes| u16::from_be_bytes(bytes))
     }
 
+    /// Of a SUBACK: whether every filter was granted.
+    pub(crate) fn grants(&self, filters: usize) -> bool {
+        let codes = self.body.len().checked_sub(filters).and_then(|at| self.body.get(at..));
+        self.kind() == kind::SUBACK && codes.is_some_and(|codes| codes.iter().all(|&code| code < 0x80))
+    }
+
     /// Of a PUBLISH: its topic and what follows it.
     #[inline]
     pub(crate) fn topic(&self) -> Option<(&'a [u8], &'a [u8])> {
@@ -214,13 +280,39 @@ fn skip_properties(input: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// A CONNECT for a clean session without keep alive.
-pub(crate) fn connect(client_id: &str, version: Version) -> Result<Vec<u8>, EncodeError> {
+/// Four bytes that answer a message or go on with its exchange, of one of the kinds from PUBACK to PUBCOMP.
+#[inline]
+pub(crate) fn answer(kind: u8, packet_id: u16) -> [u8; 4] {
+    let [high, low] = packet_id.to_be_bytes();
+    // PUBREL alone has flags.
+    [kind << 4 | if kind == kind::PUBREL { 2 } else { 0 }, 2, high, low]
+}
+
+/// What a session is to outlive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Session {
+    /// Nothing, and what was is forgotten.
+    Clean,
+    /// The connection, for an hour.
+    Kept,
+}
+
+/// A CONNECT.
+pub(crate) fn connect(
+    client_id: &str,
+    version: Version,
+    keep_alive: u16,
+    session: Session,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut properties = PropertiesBuf::new();
+    if session == Session::Kept && version == Version::V5 {
+        properties.push(Property::SessionExpiryInterval(3600))?;
+    }
     let connect = Connect {
         version,
-        clean_start: true,
-        keep_alive: 0,
-        properties: Properties::EMPTY,
+        clean_start: session == Session::Clean,
+        keep_alive,
+        properties: properties.view(),
         client_id,
         will: None,
         user_name: None,
@@ -231,12 +323,29 @@ pub(crate) fn connect(client_id: &str, version: Version) -> Result<Vec<u8>, Enco
     Ok(out.into())
 }
 
-/// A SUBSCRIBE with one filter.
-pub(crate) fn subscribe(filter: &str, qos: Qos, version: Version) -> Result<Vec<u8>, EncodeError> {
+/// A SUBSCRIBE.
+pub(crate) fn subscribe(filters: &[String], qos: Qos, version: Version) -> Result<Vec<u8>, EncodeError> {
     let mut out = BytesMut::new();
     let exchange = Exchange { packet_id: FIRST_ID, properties: Properties::EMPTY };
-    exchange.encode_subscribe(&[(filter, SubscribeOptions::new(qos))], &mut out, &Peer::new(version))?;
+    let filters: Vec<_> = filters.iter().map(|filter| (&**filter, SubscribeOptions::new(qos))).collect();
+    exchange.encode_subscribe(&filters, &mut out, &Peer::new(version))?;
     Ok(out.into())
+}
+
+/// A SUBACK.
+pub(crate) fn suback(packet_id: [u8; 2], v5: bool, codes: &[u8]) -> Vec<u8> {
+    let mut body = packet_id.to_vec();
+    body.extend(v5.then_some(0));
+    body.extend_from_slice(codes);
+    let mut frame = vec![kind::SUBACK << 4];
+    let mut rest = body.len();
+    while rest > 0x7f {
+        frame.push(rest as u8 & 0x7f | 0x80);
+        rest >>= 7;
+    }
+    frame.push(rest as u8);
+    frame.extend(body);
+    frame
 }
 
 /// A friendly DISCONNECT.
@@ -251,8 +360,14 @@ pub(crate) fn disconnect(version: Version) -> Result<Vec<u8>, EncodeError> {
 mod tests {
     use super::*;
 
+    fn of_size(size: usize, qos: Qos) -> Sample<'static> {
+        Sample { topic: "t", size, qos, version: Version::V311, properties: false }
+    }
+
     fn batch_answers(version: Version, qos: Qos) {
-        let mut batch = Batch::new("bench/line/3", 200, qos, version).unwrap();
+        let properties = version == Version::V5;
+        let sample = Sample { topic: "bench/line/3", size: 200, qos, version, properties };
+        let mut batch = Batch::new(sample).unwrap();
         let stamp = Stamp { due: 1 << 40, sequence: 9, publisher: 4, run: 77 };
         batch.patch(1, stamp, 513);
         let second = batch.frames(2).len() / 2;
@@ -272,12 +387,13 @@ mod tests {
         for version in [Version::V311, Version::V5] {
             batch_answers(version, Qos::AtMostOnce);
             batch_answers(version, Qos::AtLeastOnce);
+            batch_answers(version, Qos::ExactlyOnce);
         }
     }
 
     #[test]
     fn every_cut_of_a_frame_needs_more() {
-        let batch = Batch::new("t", 300, Qos::AtLeastOnce, Version::V311).unwrap();
+        let batch = Batch::new(of_size(300, Qos::AtLeastOnce)).unwrap();
         let frame = batch.frames(1);
         for cut in 0..frame.len() {
             assert_eq!(scan(&frame[..cut]), Scan::NeedMore, "cut at {cut}");
@@ -287,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_batch_holds_at_least_one_frame_and_no_more_than_a_send() {
-        let count = |size| Batch::new("t", size, Qos::AtMostOnce, Version::V311).unwrap().capacity();
+        let count = |size| Batch::new(of_size(size, Qos::AtMostOnce)).unwrap().capacity();
         assert_eq!(count(1 << 20), 1);
         assert_eq!(count(PAYLOAD_MIN), BATCH_BYTES / (PAYLOAD_MIN + 5));
     }

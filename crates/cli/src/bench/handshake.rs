@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use wire::mqtt::{Qos, Version};
 
 use crate::failure::Failure;
-use crate::frames::kind;
+use crate::frames::{self, Scan, kind};
 
 /// Bound: ports used of one source address before the next is taken; a host has about 28,000.
 const PORTS_PER_SOURCE: u64 = 20_000;
@@ -46,6 +47,8 @@ impl Handshake {
         {
             let host = 1 + (index / PORTS_PER_SOURCE % 250) as u8;
             let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0));
+            // The port is chosen when the target is known: ports that still wait after an earlier run then do not count.
+            choose_port_late(&socket)?;
             socket.bind(&source.into())?;
         }
         match socket.connect(&target.into()) {
@@ -86,10 +89,31 @@ impl Handshake {
         Ok(if accepted { Progress::Accepted } else { Progress::Refused(self.answer) })
     }
 
+    /// After [`Progress::Accepted`]: bytes of the CONNACK that were not taken yet.
+    pub(crate) fn rest_of_connack(&self) -> usize {
+        (2 + usize::from(self.answer[1])).saturating_sub(self.answer.len())
+    }
+
     /// The socket, after [`Progress::Accepted`].
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
+}
+
+/// Lets a bound socket get its port when it connects.
+fn choose_port_late(socket: &Socket) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    // Safety: the pointer and the length are those of `yes`, which lives through the call.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const yes).cast(),
+            size_of_val(&yes) as libc::socklen_t,
+        )
+    };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Whether a call on a socket only has to be repeated later.
@@ -115,8 +139,9 @@ pub(crate) fn open(target: SocketAddr, index: u64, connect: &[u8]) -> Result<Tcp
             Progress::Waiting => wait_for(&handshake)?,
         }
     }
+    let rest = handshake.rest_of_connack();
     let stream = handshake.into_stream();
-    read_rest_of_connack(&stream)?;
+    read_rest_of_connack(&stream, rest)?;
     Ok(stream)
 }
 
@@ -128,12 +153,53 @@ fn wait_for(handshake: &Handshake) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A 5.0 CONNACK is longer than the four bytes that were looked at; the broker sends it in one piece.
-fn read_rest_of_connack(mut stream: &TcpStream) -> Result<(), Failure> {
-    let mut rest = [0; 1024];
-    match stream.read(&mut rest) {
-        Ok(_) => Ok(()),
-        Err(wait) if is_wait(&wait) => Ok(()),
-        Err(failed) => Err(Failure::system("read a CONNACK")(failed)),
+/// A 5.0 CONNACK is longer than the four bytes that were looked at. What follows it stays in the socket: messages
+/// for a session that was resumed.
+fn read_rest_of_connack(mut stream: &TcpStream, mut rest: usize) -> Result<(), Failure> {
+    let began = Instant::now();
+    let mut chunk = [0; 256];
+    while rest > 0 && began.elapsed() < ANSWER_WITHIN {
+        let len = rest.min(chunk.len());
+        match stream.read(&mut chunk[..len]) {
+            Ok(0) => break,
+            Ok(count) => rest -= count,
+            Err(wait) if is_wait(&wait) => std::thread::yield_now(),
+            Err(failed) => return Err(Failure::system("read a CONNACK")(failed)),
+        }
     }
+    if rest > 0 {
+        return Err(Failure::Unexpected { expected: "finish a CONNACK", got: Vec::new() });
+    }
+    Ok(())
+}
+
+/// Subscribes on an accepted connection and waits for the grant.
+pub(crate) fn subscribe(
+    mut stream: &TcpStream,
+    filters: &[String],
+    qos: Qos,
+    version: Version,
+) -> Result<(), Failure> {
+    let request = frames::subscribe(filters, qos, version)
+        .map_err(|_| Failure::Impossible("a filter is longer than MQTT permits"))?;
+    stream.write_all(&request).map_err(Failure::system("send a SUBSCRIBE"))?;
+    let began = Instant::now();
+    let mut answer = Vec::new();
+    let mut chunk = [0; 256];
+    while began.elapsed() < ANSWER_WITHIN {
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&chunk[..count]),
+            Err(wait) if is_wait(&wait) => std::thread::yield_now(),
+            Err(failed) => return Err(Failure::system("read a SUBACK")(failed)),
+        }
+        if let Scan::Frame(frame) = frames::scan(&answer) {
+            if frame.grants(filters.len()) {
+                return Ok(());
+            }
+            break;
+        }
+    }
+    answer.truncate(16);
+    Err(Failure::Unexpected { expected: "grant a subscription", got: answer })
 }

@@ -5,15 +5,22 @@
 mod arguments;
 mod clock;
 mod connect;
+mod crowd;
 mod failure;
+mod filters;
 mod frames;
 mod handshake;
 mod idle;
+mod intake;
 mod load;
+mod outlet;
 mod poll;
 mod process;
+mod replay;
 mod report;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
@@ -39,6 +46,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Mqtt::Load(load) => load::run(load).map(|outcome| report::tell(&outcome, arguments.json)),
         Mqtt::Connect(connect) => connect::run(connect).map(|outcome| report::tell(&outcome, arguments.json)),
         Mqtt::Idle(idle) => idle::run(idle).map(|outcome| report::tell(&outcome, arguments.json)),
+        Mqtt::Filters(filters) => filters::run(filters).map(|outcome| report::tell(&outcome, arguments.json)),
+        Mqtt::Replay(replay) => replay::run(replay).map(|outcome| report::tell(&outcome, arguments.json)),
         Mqtt::Sink(sink) => sink::run(sink),
     }
 }

@@ -289,8 +289,14 @@ impl fmt::Display for ConnectOutcome {
 #[derive(Serialize)]
 pub(crate) struct IdleOutcome {
     connections: usize,
+    /// Those that the broker let in, with their subscriptions.
+    opened: usize,
     still_open: usize,
     opened_per_second: f64,
+    open_seconds: f64,
+    broker_us_per_opened: Option<f64>,
+    resident_before: Option<u64>,
+    resident_after: Option<u64>,
     resident_per_connection: Option<f64>,
     kernel_before: KernelMemory,
     kernel_after: KernelMemory,
@@ -304,18 +310,26 @@ pub(crate) struct IdleOutcome {
 
 impl IdleOutcome {
     pub(crate) fn new(
-        connections: (usize, usize, f64),
+        connections: (usize, usize, usize),
+        opening: (f64, Option<(Usage, Usage)>),
         resident: Option<(u64, u64)>,
         kernel: (KernelMemory, KernelMemory),
         hold: (Duration, Spent),
     ) -> Self {
-        let ((count, still_open, open_seconds), (hold, spent)) = (connections, hold);
-        let per = |before: u64, after: u64| (after as f64 - before as f64) / count as f64;
+        let ((connections, opened, still_open), (hold, spent)) = (connections, hold);
+        let (open_seconds, usage) = opening;
+        let per = |before: u64, after: u64| (after as f64 - before as f64) / opened.max(1) as f64;
+        let (usage, each) = (usage.filter(|_| opened > 0), resident.filter(|_| opened > 0));
         Self {
-            connections: count,
+            connections,
+            opened,
             still_open,
-            opened_per_second: count as f64 / open_seconds,
-            resident_per_connection: resident.map(|(before, after)| per(before, after)),
+            opened_per_second: opened as f64 / open_seconds,
+            open_seconds,
+            broker_us_per_opened: usage.map(|(before, after)| per(before.cpu, after.cpu) / 1e3),
+            resident_before: resident.map(|(before, _)| before),
+            resident_after: resident.map(|(_, after)| after),
+            resident_per_connection: each.map(|(before, after)| per(before, after)),
             kernel_before: kernel.0,
             kernel_after: kernel.1,
             kernel_slab_per_connection: per(kernel.0.slab, kernel.1.slab),
@@ -328,8 +342,9 @@ impl IdleOutcome {
 
 impl fmt::Display for IdleOutcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connections, still_open, opened_per_second, .. } = self;
-        write!(out, "{still_open} of {connections} connections held, opened at {opened_per_second:.0}/s")?;
+        let Self { connections, opened, still_open, open_seconds, opened_per_second, .. } = self;
+        write!(out, "{opened} of {connections} connections opened in {open_seconds:.2} s")?;
+        write!(out, " ({opened_per_second:.0}/s), {still_open} held")?;
         if let Some(bytes) = self.resident_per_connection {
             write!(out, ", {:.2} KB resident each", bytes / 1024.0)?;
         }
@@ -337,6 +352,152 @@ impl fmt::Display for IdleOutcome {
         if let Some(cpu) = self.broker_cpu_ms {
             write!(out, "; broker {cpu:.2} ms of processor time in {:.0} s", self.hold_seconds)?;
         }
+        write!(out, "; {}", self.spent)
+    }
+}
+
+/// A part of a measurement in which messages went from one end to the other.
+#[derive(Serialize)]
+pub(crate) struct Pass {
+    sent: u64,
+    /// Those that reached their end: acknowledged, or delivered.
+    arrived: u64,
+    lost: u64,
+    seconds: f64,
+    per_second: f64,
+    broker_us_each: Option<f64>,
+}
+
+impl Pass {
+    pub(crate) fn new((sent, arrived): (u64, u64), took: Duration, usage: Option<(Usage, Usage)>) -> Self {
+        let seconds = took.as_secs_f64();
+        let cost = |(before, after): (Usage, Usage)| (after.cpu - before.cpu) as f64 / 1e3 / arrived as f64;
+        Self {
+            sent,
+            arrived,
+            lost: sent.saturating_sub(arrived),
+            seconds,
+            per_second: arrived as f64 / seconds,
+            broker_us_each: usage.filter(|_| arrived > 0).map(cost),
+        }
+    }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, arrived, seconds, per_second, .. } = self;
+        write!(out, "{arrived} of {sent} in {seconds:.2} s ({per_second:.0}/s")?;
+        if let Some(cost) = self.broker_us_each {
+            write!(out, ", broker {cost:.2} us each")?;
+        }
+        write!(out, ")")
+    }
+}
+
+/// Of `mqtt filters`.
+#[derive(Serialize)]
+pub(crate) struct FiltersOutcome {
+    connections: usize,
+    /// Those whose subscriptions stand.
+    subscribed: usize,
+    filters: u64,
+    filters_per_second: f64,
+    broker_us_per_filter: Option<f64>,
+    /// Connections included.
+    resident_per_filter: Option<f64>,
+    topics: usize,
+    /// The first message to each topic.
+    first: Pass,
+    /// The same topics again and again.
+    again: Pass,
+    #[serde(flatten)]
+    spent: Spent,
+}
+
+impl FiltersOutcome {
+    pub(crate) fn new(
+        filters: (u16, (usize, usize, u64)),
+        usage: Option<(Usage, Usage)>,
+        (topics, first, again): (usize, Pass, Pass),
+        spent: Spent,
+    ) -> Self {
+        let (each, (connections, subscribed, took)) = filters;
+        let filters = subscribed as u64 * u64::from(each);
+        let per = |before: u64, after: u64| (after as f64 - before as f64) / filters.max(1) as f64;
+        Self {
+            connections,
+            subscribed,
+            filters,
+            filters_per_second: filters as f64 / Duration::from_nanos(took).as_secs_f64(),
+            broker_us_per_filter: usage.map(|(before, after)| per(before.cpu, after.cpu) / 1e3),
+            resident_per_filter: usage.map(|(before, after)| per(before.resident, after.resident)),
+            topics,
+            first,
+            again,
+            spent,
+        }
+    }
+}
+
+impl fmt::Display for FiltersOutcome {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, subscribed, filters, filters_per_second, topics, .. } = self;
+        write!(out, "{subscribed} of {connections} connections hold {filters} filters")?;
+        write!(out, ", subscribed at {filters_per_second:.0}/s")?;
+        if let (Some(cpu), Some(bytes)) = (self.broker_us_per_filter, self.resident_per_filter) {
+            write!(out, ", broker {cpu:.1} us and {bytes:.0} bytes each")?;
+        }
+        write!(out, "; {topics} topics, first messages {}; again {}; {}", self.first, self.again, self.spent)
+    }
+}
+
+/// Of `mqtt replay`.
+#[derive(Serialize)]
+pub(crate) struct ReplayOutcome {
+    sessions: u16,
+    messages: u32,
+    stored: Pass,
+    resident_per_stored: Option<f64>,
+    replayed: Pass,
+    first_ms: f64,
+    lost: u64,
+    disordered: u64,
+    #[serde(flatten)]
+    spent: Spent,
+}
+
+impl ReplayOutcome {
+    pub(crate) fn new(
+        (sessions, messages): (u16, u32),
+        (stored, grown): (Pass, Option<f64>),
+        (replayed, first, disordered): (Pass, Duration, u64),
+        spent: Spent,
+    ) -> Self {
+        Self {
+            sessions,
+            messages,
+            resident_per_stored: grown.map(|bytes| bytes / stored.arrived.max(1) as f64),
+            lost: stored.arrived.saturating_sub(replayed.arrived),
+            stored,
+            replayed,
+            first_ms: first.as_secs_f64() * 1e3,
+            disordered,
+            spent,
+        }
+    }
+}
+
+impl fmt::Display for ReplayOutcome {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sessions, stored, replayed, first_ms, lost, disordered, .. } = self;
+        write!(out, "{sessions} sessions away: {stored}")?;
+        if let Some(bytes) = self.resident_per_stored {
+            write!(out, ", {bytes:.0} bytes resident each")?;
+        }
+        write!(
+            out,
+            "; returned: {replayed}, the first after {first_ms:.1} ms, {lost} lost, {disordered} out of order"
+        )?;
         write!(out, "; {}", self.spent)
     }
 }

@@ -29,6 +29,7 @@ struct Peer {
     unsent: Vec<u8>,
     writable: bool,
     readable: bool,
+    subscribes: bool,
 }
 
 /// The listener and its connections.
@@ -37,6 +38,10 @@ pub(crate) struct Sink {
     poller: Poller,
     peers: Vec<Option<Peer>>,
     subscriptions: HashMap<Vec<u8>, Vec<usize>>,
+    /// Of each topic the members of its one share. What comes in one piece goes to one of them.
+    shares: HashMap<Vec<u8>, Vec<usize>>,
+    /// Whether some filter ends with `+`.
+    has_wildcards: bool,
     buffer: Vec<u8>,
 }
 
@@ -61,6 +66,8 @@ impl Sink {
             poller,
             peers: Vec::new(),
             subscriptions: HashMap::new(),
+            shares: HashMap::new(),
+            has_wildcards: false,
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -100,7 +107,14 @@ impl Sink {
             stream.set_nodelay(true)?;
             let place = self.peers.iter().position(Option::is_none).unwrap_or(self.peers.len());
             self.poller.add(stream.as_raw_fd(), place + 1)?;
-            let peer = Peer { stream, tail: Vec::new(), unsent: Vec::new(), writable: true, readable: true };
+            let peer = Peer {
+                stream,
+                tail: Vec::new(),
+                unsent: Vec::new(),
+                writable: true,
+                readable: true,
+                subscribes: false,
+            };
             if place == self.peers.len() {
                 self.peers.push(Some(peer));
             } else {
@@ -114,8 +128,7 @@ impl Sink {
         let full = self.peers.iter().flatten().any(|peer| peer.unsent.len() > UNSENT_MAX);
         let mut busy = false;
         for place in 0..self.peers.len() {
-            let publishes = self.subscriptions.values().all(|places| !places.contains(&place));
-            if full && publishes {
+            if full && self.peers[place].as_ref().is_some_and(|peer| !peer.subscribes) {
                 continue;
             }
             if self.peers[place].as_ref().is_some_and(|peer| peer.readable) {
@@ -137,7 +150,8 @@ impl Sink {
 
     fn drop_peer(&mut self, place: usize) {
         self.peers[place] = None;
-        self.subscriptions.values_mut().for_each(|places| places.retain(|&other| other != place));
+        let subscribers = self.subscriptions.values_mut().chain(self.shares.values_mut());
+        subscribers.for_each(|places| places.retain(|&other| other != place));
     }
 
     fn read(&mut self, place: usize) -> io::Result<()> {
@@ -188,7 +202,8 @@ impl Sink {
                     run = run.or(Some((name, used)));
                     if frame.first & 0b0110 != 0 {
                         let id = rest.first_chunk::<2>().ok_or(io::ErrorKind::InvalidData)?;
-                        self.answer(place, &[kind::PUBACK << 4, 2, id[0], id[1]]);
+                        let answer = if frame.first & 0b0100 == 0 { kind::PUBACK } else { kind::PUBREC };
+                        self.answer(place, &frames::answer(answer, u16::from_be_bytes(*id)));
                     }
                 }
                 None => self.take_control(place, frame)?,
@@ -214,24 +229,41 @@ impl Sink {
             }
             kind::SUBSCRIBE => self.subscribe(place, frame).ok_or(io::ErrorKind::InvalidData)?,
             kind::PINGREQ => self.answer(place, &[0xd0, 0]),
+            kind::PUBREC | kind::PUBREL => {
+                let next = if frame.kind() == kind::PUBREC { kind::PUBREL } else { kind::PUBCOMP };
+                self.answer(
+                    place,
+                    &frames::answer(next, frame.packet_id().ok_or(io::ErrorKind::InvalidData)?),
+                );
+            }
             kind::DISCONNECT => return Err(io::ErrorKind::ConnectionAborted.into()),
             _ => {}
         }
         Ok(())
     }
 
-    /// One filter, as this program's own SUBSCRIBE has. In 5.0 an empty list of properties stands before it.
+    /// Filters without wildcards, or with `+` as the last level, as this program's own SUBSCRIBE has them.
     fn subscribe(&mut self, place: usize, frame: Frame<'_>) -> Option<()> {
         let (id, rest) = frame.body.split_first_chunk::<2>()?;
-        let v5 = rest.len() >= 3 && usize::from(u16::from_be_bytes([rest[0], rest[1]])) + 3 != rest.len();
-        let filter = rest.get(usize::from(v5) + 2..rest.len() - 1)?;
-        self.subscriptions.entry(filter.to_vec()).or_default().push(place);
-        let qos = rest.last()? & 0b11;
-        if v5 {
-            self.answer(place, &[0x90, 4, id[0], id[1], 0, qos]);
-        } else {
-            self.answer(place, &[0x90, 3, id[0], id[1], qos]);
+        // In 5.0 an empty list of properties stands before them.
+        let (v5, filters) = match read_filters(rest) {
+            Some(filters) => (false, filters),
+            None => (true, read_filters(rest.strip_prefix(&[0])?)?),
+        };
+        let mut codes = Vec::with_capacity(filters.len());
+        for (filter, qos) in filters {
+            let (map, topic) = match filter.strip_prefix(b"$share/") {
+                Some(rest) => (&mut self.shares, &rest[1 + rest.iter().position(|&byte| byte == b'/')?..]),
+                None => (&mut self.subscriptions, filter),
+            };
+            map.entry(topic.to_vec()).or_default().push(place);
+            self.has_wildcards |= topic.ends_with(b"/+");
+            codes.push(qos);
         }
+        if let Some(peer) = &mut self.peers[place] {
+            peer.subscribes = true;
+        }
+        self.answer(place, &frames::suback(*id, v5, &codes));
         Some(())
     }
 
@@ -242,12 +274,43 @@ impl Sink {
     }
 
     fn hand_on(&mut self, topic: &[u8], frames: &[u8]) {
+        if let Some(members) = self.shares.get_mut(topic).filter(|members| !members.is_empty()) {
+            members.rotate_left(1);
+            let next = members.first().and_then(|&place| self.peers[place].as_mut());
+            next.into_iter().for_each(|peer| peer.unsent.extend_from_slice(frames));
+        }
         for &place in self.subscriptions.get(topic).into_iter().flatten() {
             if let Some(peer) = &mut self.peers[place] {
                 peer.unsent.extend_from_slice(frames);
             }
         }
+        if self.has_wildcards
+            && let Some(level) = topic.iter().rposition(|&byte| byte == b'/')
+        {
+            let filter = [&topic[..=level], b"+"].concat();
+            for &place in self.subscriptions.get(&filter).into_iter().flatten() {
+                if let Some(peer) = &mut self.peers[place] {
+                    peer.unsent.extend_from_slice(frames);
+                }
+            }
+        }
     }
+}
+
+/// Filters and their QoS; `None` if these are none.
+fn read_filters(mut rest: &[u8]) -> Option<Vec<(&[u8], u8)>> {
+    let mut filters = Vec::new();
+    while !rest.is_empty() {
+        let (len, tail) = rest.split_first_chunk::<2>()?;
+        let (filter, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        let (&options, tail) = tail.split_first()?;
+        if filter.is_empty() {
+            return None;
+        }
+        filters.push((filter, options & 0b11));
+        rest = tail;
+    }
+    Some(filters)
 }
 
 impl Peer {

@@ -142,8 +142,16 @@ def subscribe(options):
             payload_format=getattr(properties, "PayloadFormatIndicator", None),
         )
 
-    client, _five = connect(options, on_connect=on_connect, on_subscribe=on_subscribe, on_message=on_message)
-    sys.stdin.read()
+    def on_unsubscribe(_client, _userdata, _mid, reasons, _properties):
+        tell("unsubscribed", reasons=[reason.value for reason in reasons])
+
+    client, _five = connect(
+        options, on_connect=on_connect, on_subscribe=on_subscribe, on_message=on_message,
+        on_unsubscribe=on_unsubscribe,
+    )
+    # Each line is a filter to leave.
+    for line in sys.stdin:
+        client.unsubscribe(line.strip())
     client.disconnect()
     client.loop_stop()
     tell("done")

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use wire::mqtt::Qos;
+use wire::mqtt::{Qos, Version};
 
 use crate::arguments::Load;
 use crate::clock;
@@ -48,16 +48,17 @@ impl Schedule {
 /// What one topic has seen.
 struct Topic {
     publishers: u64,
-    subscribers: u64,
+    /// Of each message: one per subscriber, or one per share.
+    deliveries: u64,
     sent: AtomicU64,
     received: AtomicU64,
 }
 
 impl Topic {
-    /// Messages that were sent and have not yet reached all subscribers.
+    /// Messages that were sent and have not yet reached everybody who is to have them.
     #[inline]
     fn outstanding(&self) -> u64 {
-        let Some(delivered) = self.received.load(Ordering::Relaxed).checked_div(self.subscribers) else {
+        let Some(delivered) = self.received.load(Ordering::Relaxed).checked_div(self.deliveries) else {
             return 0;
         };
         self.sent.load(Ordering::Relaxed).saturating_sub(delivered)
@@ -80,7 +81,7 @@ struct Shared {
     failed: AtomicUsize,
 }
 
-/// Bound: QoS 1 messages in flight where no window is named. What common clients take for granted.
+/// Bound: messages above QoS 0 in flight where no window is named. What common clients take for granted.
 const WINDOW_DEFAULT: u16 = 20;
 
 impl Shared {
@@ -88,16 +89,26 @@ impl Shared {
         if load.publishers == 0 && load.subscribers == 0 {
             return Err(Failure::Impossible("neither publishers nor subscribers: nothing to do"));
         }
-        let qos = if load.qos == 0 { Qos::AtMostOnce } else { Qos::AtLeastOnce };
+        if load.properties && load.target.protocol.version() != Version::V5 {
+            return Err(Failure::Impossible("properties need --protocol 5.0"));
+        }
+        let qos = match load.qos {
+            0 => Qos::AtMostOnce,
+            1 => Qos::AtLeastOnce,
+            _ => Qos::ExactlyOnce,
+        };
         let window = load.window.unwrap_or(if load.qos == 0 { 0 } else { WINDOW_DEFAULT });
         if load.qos > 0 && window == 0 {
-            return Err(Failure::Impossible("a window of 0 lets nothing be published at QoS 1"));
+            return Err(Failure::Impossible("a window of 0 lets nothing be published above QoS 0"));
         }
         let on_topic =
             |connections: u16, topic: u16| u64::from((connections + load.topics - 1 - topic) / load.topics);
         let topic = |number| Topic {
             publishers: on_topic(load.publishers, number),
-            subscribers: on_topic(load.subscribers, number),
+            deliveries: match (on_topic(load.subscribers, number), &load.share) {
+                (subscribers, None) => subscribers,
+                (subscribers, Some(_)) => subscribers.min(1),
+            },
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         };
@@ -132,6 +143,14 @@ impl Shared {
     fn topic_name(&self, topic: usize) -> String {
         format!("{}/{topic}", self.load.topic_prefix)
     }
+
+    /// What the subscribers of a topic subscribe to.
+    fn filter(&self, topic: usize) -> String {
+        match &self.load.share {
+            Some(name) => format!("$share/{name}/{}", self.topic_name(topic)),
+            None => self.topic_name(topic),
+        }
+    }
 }
 
 /// Makes the measurement.
@@ -156,7 +175,7 @@ pub(crate) fn run(load: &Load) -> Result<LoadOutcome, Failure> {
 /// All that was sent and received on all topics, and how many deliveries that should have been.
 fn totals(shared: &Shared) -> (u64, u64) {
     let sum = |of: &dyn Fn(&Topic) -> u64| shared.topics.iter().map(of).sum();
-    let expected = sum(&|topic| topic.sent.load(Ordering::Relaxed) * topic.subscribers);
+    let expected = sum(&|topic| topic.sent.load(Ordering::Relaxed) * topic.deliveries);
     (expected, sum(&|topic| topic.received.load(Ordering::Relaxed)))
 }
 

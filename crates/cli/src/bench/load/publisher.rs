@@ -9,7 +9,7 @@ use super::tally::Tally;
 use super::{Schedule, Shared, Topic};
 use crate::clock::SECOND;
 use crate::failure::Failure;
-use crate::frames::{self, Batch, Scan, Stamp, kind};
+use crate::frames::{self, Batch, Sample, Scan, Stamp, kind};
 use crate::handshake::is_wait;
 
 /// Bound: bytes that wait in this host's kernel for a broker that does not read. More would be published before the
@@ -26,6 +26,8 @@ pub(super) struct Publisher {
     batch: Batch,
     /// Bytes of `batch` that are not yet with the kernel.
     unsent: std::ops::Range<usize>,
+    /// PUBRELs that are not yet with the kernel; they go between two messages.
+    releases: Vec<u8>,
     writable: bool,
     pacing: Option<Pacing>,
     window: Window,
@@ -58,7 +60,7 @@ enum Window {
     Open,
     /// QoS 0: so many that are not yet delivered.
     Undelivered(usize),
-    /// QoS 1: one per packet identifier.
+    /// QoS 1 and 2: one per packet identifier, until the exchange is over.
     Unacknowledged {
         /// Identifiers that may be used, the longest unused first.
         free: VecDeque<u16>,
@@ -131,7 +133,9 @@ impl Publisher {
         let load = &shared.load;
         let topic = usize::from(index % load.topics);
         let version = load.target.protocol.version();
-        let batch = Batch::new(&shared.topic_name(topic), load.size as usize, shared.qos, version)
+        let name = shared.topic_name(topic);
+        let (size, properties) = (load.size as usize, load.properties);
+        let batch = Batch::new(Sample { topic: &name, size, qos: shared.qos, version, properties })
             .map_err(|_| Failure::Impossible("the topic or the payload is longer than MQTT permits"))?;
         socket2::SockRef::from(&stream)
             .set_send_buffer_size(SEND_BUFFER_BYTES)
@@ -148,6 +152,7 @@ impl Publisher {
             run: shared.run,
             batch,
             unsent: 0..0,
+            releases: Vec::new(),
             writable: true,
             pacing,
             window: Window::new(shared),
@@ -170,7 +175,8 @@ impl Publisher {
             return Ok(u64::MAX);
         }
         if self.unsent.is_empty() {
-            if now >= schedule.measure_to {
+            self.release()?;
+            if now >= schedule.measure_to || !self.releases.is_empty() {
                 return Ok(u64::MAX);
             }
             let count = self.fill(now, schedule, topics, tally);
@@ -185,6 +191,19 @@ impl Publisher {
             Err(failed) => return Err(failed),
         }
         Ok(if !self.writable { u64::MAX } else { self.next_due(now, schedule, topics) })
+    }
+
+    /// Sends the PUBRELs that wait.
+    fn release(&mut self) -> io::Result<()> {
+        if self.releases.is_empty() {
+            return Ok(());
+        }
+        match self.stream.write(&self.releases) {
+            Ok(count) => drop(self.releases.drain(..count)),
+            Err(wait) if is_wait(&wait) => self.writable = false,
+            Err(failed) => return Err(failed),
+        }
+        Ok(())
     }
 
     /// Puts the next messages into the batch.
@@ -222,7 +241,7 @@ impl Publisher {
     fn next_due(&self, now: u64, schedule: &Schedule, topics: &[Topic]) -> u64 {
         /// How often an undelivered window is looked at when another thread may open it.
         const LOOK: u64 = 100_000;
-        if !self.unsent.is_empty() {
+        if !self.unsent.is_empty() || !self.releases.is_empty() {
             return now;
         }
         if self.window.room(&topics[self.topic]) == 0 {
@@ -271,8 +290,12 @@ impl Publisher {
         loop {
             match frames::scan(input) {
                 Scan::Frame(frame) => {
-                    if frame.kind() == kind::PUBACK {
-                        self.on_acknowledgement(frame, schedule.measures(now), now, tally);
+                    match frame.kind() {
+                        kind::PUBACK | kind::PUBCOMP => {
+                            self.on_acknowledgement(frame, schedule.measures(now), now, tally);
+                        }
+                        kind::PUBREC => self.on_receipt(frame, tally),
+                        _ => {}
                     }
                     input = &input[frame.len..];
                 }
@@ -285,16 +308,33 @@ impl Publisher {
         Ok(more)
     }
 
+    /// The broker has the message: its identifier is released, or free at once if it was refused.
+    #[inline]
+    fn on_receipt(&mut self, frame: frames::Frame<'_>, tally: &mut Tally) {
+        let Some(id) = frame.packet_id() else { return };
+        if is_refusal(frame) {
+            tally.refused += 1;
+            self.window.give_back(id);
+        } else {
+            self.releases.extend_from_slice(&frames::answer(kind::PUBREL, id));
+        }
+    }
+
     #[inline]
     fn on_acknowledgement(&mut self, frame: frames::Frame<'_>, measured: bool, now: u64, tally: &mut Tally) {
         let Some(due) = frame.packet_id().and_then(|id| self.window.give_back(id)) else {
             return;
         };
-        let refused = frame.body.get(2).is_some_and(|&reason| reason >= 0x80);
-        tally.refused += u64::from(refused);
+        tally.refused += u64::from(is_refusal(frame));
         if measured {
             tally.acknowledged += 1;
             tally.acknowledgement.record(now.saturating_sub(due), 1);
         }
     }
+}
+
+/// Whether the reason of an acknowledgement, if it has one, says no.
+#[inline]
+fn is_refusal(frame: frames::Frame<'_>) -> bool {
+    frame.body.get(2).is_some_and(|&reason| reason >= 0x80)
 }

@@ -1,33 +1,27 @@
-//! A connection that subscribes: takes deliveries in, acknowledges those that want it. Hot path.
+//! A connection that subscribes: counts what comes. Hot path.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
-use wire::mqtt::Version;
-
 use super::tally::Tally;
 use super::{Schedule, Shared, Topic};
-use crate::frames::{self, Scan, Stamp, kind};
-use crate::handshake::is_wait;
-
-/// Bytes of a PUBACK that says success.
-const PUBACK: [u8; 2] = [kind::PUBACK << 4, 2];
+use crate::clock;
+use crate::frames::Stamp;
+use crate::intake::{Intake, Taken};
 
 /// One subscriber.
 pub(super) struct Subscriber {
-    pub(super) stream: TcpStream,
+    intake: Intake,
+    count: Count,
+}
+
+/// What it counts by.
+struct Count {
     topic: usize,
     run: u16,
-    version: Version,
     /// The last sequence of each publisher of the topic, plus one.
     next: Vec<u32>,
-    /// The beginning of a frame whose rest has not come.
-    tail: Vec<u8>,
-    /// Acknowledgements that are not yet with the kernel.
-    unsent: Vec<u8>,
-    writable: bool,
-    closed: bool,
 }
 
 /// Deliveries of one read that were due at the same time: recorded as one.
@@ -41,17 +35,16 @@ impl Subscriber {
     /// Number `index` of the run, on a connection whose subscription stands.
     pub(super) fn new(stream: TcpStream, index: u16, shared: &Shared) -> Self {
         let topic = usize::from(index % shared.load.topics);
+        let next = vec![0; shared.topics[topic].publishers as usize];
         Self {
-            stream,
-            topic,
-            run: shared.run,
-            version: shared.load.target.protocol.version(),
-            next: vec![0; shared.topics[topic].publishers as usize],
-            tail: Vec::new(),
-            unsent: Vec::new(),
-            writable: true,
-            closed: false,
+            intake: Intake::new(stream, shared.load.target.protocol.version()),
+            count: Count { topic, run: shared.run, next },
         }
+    }
+
+    /// Its connection.
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.intake.stream
     }
 
     /// Reads once and answers. True: there may be more.
@@ -62,71 +55,40 @@ impl Subscriber {
         topics: &[Topic],
         tally: &mut Tally,
     ) -> io::Result<bool> {
-        let kept = self.tail.len();
-        buffer[..kept].copy_from_slice(&self.tail);
-        let count = match self.stream.read(&mut buffer[kept..]) {
-            Ok(0) => {
-                self.closed = true;
-                tally.closed += 1;
-                return Ok(false);
-            }
-            Ok(count) => count,
-            Err(wait) if is_wait(&wait) => return Ok(false),
-            Err(failed) => return Err(failed),
-        };
-        let filled = kept + count;
-        let used = self.take(&buffer[..filled], schedule, topics, tally)?;
-        self.tail.clear();
-        self.tail.extend_from_slice(&buffer[used..filled]);
-        self.flush()?;
-        Ok(filled == buffer.len())
-    }
-
-    /// Counts all whole frames; returns how many bytes they are.
-    fn take(
-        &mut self,
-        input: &[u8],
-        schedule: &Schedule,
-        topics: &[Topic],
-        tally: &mut Tally,
-    ) -> io::Result<usize> {
-        let now = crate::clock::now();
-        let measured = schedule.measures(now);
-        let mut used = 0;
+        // The clock is read when the first message of a read is there.
+        let mut now = None;
         let mut delivered = 0;
         let mut same = Same::default();
-        loop {
-            let frame = match frames::scan(&input[used..]) {
-                Scan::Frame(frame) => frame,
-                Scan::NeedMore => break,
-                Scan::Malformed => return Err(io::ErrorKind::InvalidData.into()),
-            };
-            used += frame.len;
-            if frame.kind() != kind::PUBLISH {
-                continue;
-            }
-            let (id, payload) = frame.delivery(self.version).ok_or(io::ErrorKind::InvalidData)?;
-            if let Some(id) = id {
-                let [high, low] = id.to_be_bytes();
-                self.unsent.extend_from_slice(&[PUBACK[0], PUBACK[1], high, low]);
-            }
-            let Some(stamp) = Stamp::read(payload).filter(|stamp| stamp.run == self.run) else {
-                continue;
+        let count = &mut self.count;
+        let taken = self.intake.read(buffer, |payload| {
+            let now = *now.get_or_insert_with(clock::now);
+            let Some(stamp) = Stamp::read(payload).filter(|stamp| stamp.run == count.run) else {
+                return;
             };
             delivered += 1;
-            tally.disordered += u64::from(self.is_disordered(stamp));
+            tally.disordered += u64::from(count.is_disordered(stamp));
             if same.due != stamp.due {
-                same.record(now, measured, tally);
+                same.record(now, schedule, tally);
                 same = Same { due: stamp.due, count: 0 };
             }
             same.count += 1;
+        })?;
+        if let Some(now) = now {
+            same.record(now, schedule, tally);
+            topics[self.count.topic].received.fetch_add(delivered, Ordering::Relaxed);
+            tally.delivered += if schedule.measures(now) { delivered } else { 0 };
         }
-        same.record(now, measured, tally);
-        topics[self.topic].received.fetch_add(delivered, Ordering::Relaxed);
-        tally.delivered += if measured { delivered } else { 0 };
-        Ok(used)
+        tally.closed += u64::from(taken == Taken::Closed);
+        Ok(taken == Taken::Some)
     }
 
+    /// The socket takes bytes again.
+    pub(super) fn on_writable(&mut self) -> io::Result<()> {
+        self.intake.on_writable()
+    }
+}
+
+impl Count {
     #[inline]
     fn is_disordered(&mut self, stamp: Stamp) -> bool {
         let Some(next) = self.next.get_mut(usize::from(stamp.publisher)) else {
@@ -136,30 +98,12 @@ impl Subscriber {
         *next = stamp.sequence.wrapping_add(1);
         disordered
     }
-
-    /// The socket takes bytes again.
-    pub(super) fn on_writable(&mut self) -> io::Result<()> {
-        self.writable = true;
-        self.flush()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        while self.writable && !self.unsent.is_empty() && !self.closed {
-            match self.stream.write(&self.unsent) {
-                Ok(count) if count == self.unsent.len() => self.unsent.clear(),
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(wait) if is_wait(&wait) => self.writable = false,
-                Err(failed) => return Err(failed),
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Same {
     #[inline]
-    fn record(&self, now: u64, measured: bool, tally: &mut Tally) {
-        if measured && self.count > 0 {
+    fn record(&self, now: u64, schedule: &Schedule, tally: &mut Tally) {
+        if self.count > 0 && schedule.measures(now) {
             tally.latency.record(now.saturating_sub(self.due), self.count);
         }
     }

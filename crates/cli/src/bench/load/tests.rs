@@ -53,6 +53,10 @@ fn all_deliveries_are_counted_whatever_the_shape() {
         "--publishers 4 --subscribers 1 --protocol 5.0",
         "--publishers 2 --subscribers 5 --qos 1 --window 30 --protocol 5.0",
         "--size 300000 --qos 1 --window 3",
+        "--publishers 3 --subscribers 3 --topics 3 --qos 2 --window 20",
+        "--qos 2 --window 100 --protocol 5.0 --properties",
+        "--publishers 4 --subscribers 3 --share crew --window 50",
+        "--publishers 2 --subscribers 3 --share crew --protocol 5.0 --window 50",
     ] {
         assert_all_came(&outcome(options));
     }
@@ -85,5 +89,6 @@ fn nobody_there_is_told_as_such() {
 fn contradictions_are_refused() {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
     assert!(matches!(run(nowhere, "--qos 1 --window 0"), Err(Failure::Impossible(_))));
+    assert!(matches!(run(nowhere, "--properties"), Err(Failure::Impossible(_))));
     assert!(matches!(run(nowhere, "--publishers 0 --subscribers 0"), Err(Failure::Impossible(_))));
 }

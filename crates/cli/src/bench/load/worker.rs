@@ -1,10 +1,9 @@
 //! One thread of the load: its share of the connections, and the loop that serves them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::publisher::Publisher;
 use super::subscriber::Subscriber;
@@ -12,8 +11,8 @@ use super::tally::Tally;
 use super::{Schedule, Shared};
 use crate::clock;
 use crate::failure::Failure;
-use crate::frames::{self, Scan, kind};
-use crate::handshake::{self, ANSWER_WITHIN, is_wait};
+use crate::frames::{self, Session};
+use crate::handshake;
 use crate::poll::{self, Poller};
 
 /// Bound: bytes taken from a socket in one call; a frame that is larger gets a larger buffer.
@@ -63,7 +62,8 @@ impl<'a> Worker<'a> {
         }
         for index in mine(load.subscribers) {
             let stream = worker.connect("s", index)?;
-            subscribe(&stream, usize::from(index % load.topics), shared)?;
+            let filter = shared.filter(usize::from(index % load.topics));
+            handshake::subscribe(&stream, &[filter], shared.qos, load.target.protocol.version())?;
             worker.subscribers.push(Subscriber::new(stream, index, shared));
         }
         worker.register().map_err(Failure::system("watch a socket"))?;
@@ -73,14 +73,13 @@ impl<'a> Worker<'a> {
     fn connect(&self, role: &str, index: u16) -> Result<TcpStream, Failure> {
         let target = &self.shared.load.target;
         let client_id = format!("bench-{:04x}-{role}{index}", self.shared.run);
-        let connect = frames::connect(&client_id, target.protocol.version())
-            .map_err(|_| Failure::Impossible("a client identifier cannot be encoded"))?;
+        let connect = target.connect(&client_id, Session::Clean)?;
         handshake::open(target.address, u64::from(index), &connect)
     }
 
     fn register(&self) -> io::Result<()> {
         let publishers = self.publishers.iter().map(|publisher| &publisher.stream);
-        let streams = publishers.chain(self.subscribers.iter().map(|subscriber| &subscriber.stream));
+        let streams = publishers.chain(self.subscribers.iter().map(Subscriber::stream));
         for (token, stream) in streams.enumerate() {
             self.poller.add(stream.as_raw_fd(), token)?;
         }
@@ -186,37 +185,9 @@ impl<'a> Worker<'a> {
         let Ok(goodbye) = frames::disconnect(self.shared.load.target.protocol.version()) else {
             return;
         };
-        let publishers = self.publishers.iter_mut().map(|publisher| &mut publisher.stream);
-        for stream in publishers.chain(self.subscribers.iter_mut().map(|subscriber| &mut subscriber.stream)) {
+        let publishers = self.publishers.iter().map(|publisher| &publisher.stream);
+        for mut stream in publishers.chain(self.subscribers.iter().map(Subscriber::stream)) {
             let _ = stream.write(&goodbye);
         }
     }
-}
-
-/// Subscribes and waits for the answer.
-fn subscribe(mut stream: &TcpStream, topic: usize, shared: &Shared) -> Result<(), Failure> {
-    let version = shared.load.target.protocol.version();
-    let request = frames::subscribe(&shared.topic_name(topic), shared.qos, version)
-        .map_err(|_| Failure::Impossible("the topic is longer than MQTT permits"))?;
-    stream.write_all(&request).map_err(Failure::system("send a SUBSCRIBE"))?;
-    let began = Instant::now();
-    let mut answer = Vec::new();
-    let mut chunk = [0; 256];
-    while began.elapsed() < ANSWER_WITHIN {
-        match stream.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => answer.extend_from_slice(&chunk[..count]),
-            Err(wait) if is_wait(&wait) => std::thread::yield_now(),
-            Err(failed) => return Err(Failure::system("read a SUBACK")(failed)),
-        }
-        if let Scan::Frame(frame) = frames::scan(&answer) {
-            let granted = frame.kind() == kind::SUBACK && frame.body.last().is_some_and(|&code| code < 0x80);
-            if granted {
-                return Ok(());
-            }
-            break;
-        }
-    }
-    answer.truncate(16);
-    Err(Failure::Unexpected { expected: "grant a subscription", got: answer })
 }
