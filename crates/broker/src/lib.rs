@@ -4,6 +4,7 @@
 //! translates the answer back. It does not know how a batch becomes durable or who replicates it either: that
 //! is `cluster`.
 
+mod announce;
 mod broker;
 mod captures;
 mod core_thread;
