@@ -23,6 +23,7 @@ mod retention;
 pub mod routing;
 mod rows;
 mod rows_store;
+mod sample;
 mod schedule;
 mod sessions;
 mod share;
@@ -37,6 +38,7 @@ pub use delivery::{Batch, CatchUp, Cursor, Delivery, Pick, Picked, Start, Subscr
 pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
+pub use sample::Sample;
 pub use schedule::{ScheduleId, Scheduled};
 pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};

@@ -18,6 +18,8 @@ use crate::error::{disconnect_reason, publish_reason, reason_of_refusal, reason_
 use crate::exclusive::{Asking, Exclusives};
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
+use crate::metrics::PacketType;
+use crate::observe::Presence;
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::pace::Pace;
 use crate::saver::{Saver, Waiting};
@@ -54,6 +56,8 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) exclusive: Option<Box<Exclusives>>,
     /// How fast it may send, where that is limited.
     pub(crate) pace: Option<Box<Pace>>,
+    /// What is said of it to others.
+    pub(crate) presence: Box<Presence>,
     /// Topic aliases towards a client that permits some.
     pub(crate) aliases: Option<Box<Used>>,
 }
@@ -86,6 +90,11 @@ impl Close {
     /// The client said good-bye.
     pub(crate) const fn by_client(publishes_will: bool) -> Self {
         Self { tell: None, publishes_will }
+    }
+
+    /// What a 5.0 client is told; none if it said good-bye itself.
+    pub(crate) fn told(self) -> Option<ReasonCode> {
+        self.tell.map(|(reason, _)| reason)
     }
 
     pub(crate) fn publishes_will(self) -> bool {
@@ -122,6 +131,7 @@ impl<B: Broker> Connection<B> {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe, turn),
             Packet::Pingreq => {
                 encode_pingresp(turn.output.buffer());
+                self.shared.metrics.note_sent(PacketType::Pingresp);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(disconnect),
@@ -280,6 +290,7 @@ impl<B: Broker> Connection<B> {
             aliases: self.aliases.as_deref_mut(),
             peer: self.peer,
             client: &self.client,
+            tally: &mut self.presence.tally,
             limit: usize::from(self.limit),
             persistent,
             now: turn.now,
@@ -292,10 +303,11 @@ impl<B: Broker> Connection<B> {
     pub(crate) fn send_acks(&mut self, turn: &mut Turn<'_>) -> Result<(), Close> {
         let Some(incoming) = &mut self.incoming else { return Ok(()) };
         while let Some(owed) = incoming.acks.next() {
-            let kind = match owed.of {
-                AckOf::Qos1 => AckKind::Puback,
-                AckOf::Qos2 => AckKind::Pubrec,
+            let (kind, packet) = match owed.of {
+                AckOf::Qos1 => (AckKind::Puback, PacketType::Puback),
+                AckOf::Qos2 => (AckKind::Pubrec, PacketType::Pubrec),
             };
+            self.shared.metrics.note_sent(packet);
             let result = owed.result.unwrap_or(Ok(()));
             if owed.of == AckOf::Qos2
                 && let Some(Received::Undecided(group)) = incoming.received.get(&owed.id.get()).copied()
@@ -358,22 +370,24 @@ impl<B: Broker> Connection<B> {
                 let why = reason_of_refusal(&codes);
                 let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_suback(&codes, turn.output.buffer(), &self.peer);
-                self.note_unsayable(encoded.is_err());
+                self.note_answered(PacketType::Suback, encoded.is_err());
                 self.with_outgoing(turn, |outgoing, link| outgoing.send_retained(jobs, link));
             }
             Waiting::Unsuback { packet_id, codes } => {
                 let why = reason_of_refusal(&codes);
                 let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_unsuback(&codes, turn.output.buffer(), &self.peer);
-                self.note_unsayable(encoded.is_err());
+                self.note_answered(PacketType::Unsuback, encoded.is_err());
             }
             Waiting::Publish(_) | Waiting::Release(_) => {}
         }
     }
 
-    fn note_unsayable(&self, unsayable: bool) {
+    fn note_answered(&self, packet: PacketType, unsayable: bool) {
         if unsayable {
             debug!(client = %self.client, "an answer is larger than the client accepts");
+        } else {
+            self.shared.metrics.note_sent(packet);
         }
     }
 
@@ -388,6 +402,7 @@ impl<B: Broker> Connection<B> {
         for id in ids {
             incoming.received.remove(&id.get());
             encode_ack(AckKind::Pubcomp, id, turn.output.buffer());
+            self.shared.metrics.note_sent(PacketType::Pubcomp);
         }
         Ok(())
     }
@@ -456,12 +471,12 @@ impl<B: Broker> Connection<B> {
             let disconnect = Disconnect { reason, properties: why.view() };
             // A DISCONNECT of three bytes fits every client; what explains it is left out if need be.
             let _ = disconnect.encode(turn.output.buffer(), &self.peer);
+            self.shared.metrics.note_sent(PacketType::Disconnect);
         }
     }
 
     /// Publishes the will if there is one, and gives the session up.
     pub(crate) fn leave(mut self, publishes_will: bool) {
-        self.shared.metrics.connections.subtract(1);
         let will = self.will.take().filter(|_| publishes_will);
         let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
         if let Some(outgoing) = &mut self.outgoing {

@@ -12,6 +12,7 @@ use crate::connection::{Close, Connection};
 use crate::convert::Inbound;
 use crate::incoming::{AckOf, Received, ReceivedRows};
 use crate::metrics::DropReason;
+use crate::observe::is_reserved;
 use crate::rewrite::{self, Unusable};
 use crate::subscription::subject_of;
 
@@ -52,15 +53,27 @@ impl<B: Broker> Connection<B> {
         kind: ErrorKind,
         turn: &mut Turn<'_>,
     ) -> Result<(), Close> {
-        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        self.note_published(publish);
         match publish.delivery {
             Delivery::AtMostOnce => {
-                self.shared.metrics.drop_one(DropReason::Refused);
+                self.note_refused();
                 Ok(())
             }
             Delivery::AtLeastOnce { id, .. } => self.note_pushed(id, AckOf::Qos1, Err(kind), turn),
             Delivery::ExactlyOnce { id, .. } => self.note_pushed(id, AckOf::Qos2, Err(kind), turn),
         }
+    }
+
+    #[inline]
+    fn note_published(&mut self, publish: &Publish<'_>) {
+        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        self.presence.tally.received += 1;
+    }
+
+    /// A publication of QoS 0 is not taken.
+    fn note_refused(&mut self) {
+        self.shared.metrics.drop_one(DropReason::Refused);
+        self.presence.tally.dropped[DropReason::Refused as usize] += 1;
     }
 
     /// The topic that a PUBLISH with an alias means; a topic that is named has the alias from now on [MQTT-3.3.2-7].
@@ -77,12 +90,12 @@ impl<B: Broker> Connection<B> {
 
     #[inline]
     fn take_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
-        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        self.note_published(publish);
         let subject = subject_of(publish.topic);
         match publish.delivery {
             Delivery::AtMostOnce => {
                 if self.push(publish, &subject, &[]).is_err() {
-                    self.shared.metrics.drop_one(DropReason::Refused);
+                    self.note_refused();
                 }
                 Ok(())
             }
@@ -122,8 +135,13 @@ impl<B: Broker> Connection<B> {
         let client = is_marked.then(|| self.client.clone());
         let inbound =
             Inbound { publish, subject, qos: publish.delivery.qos(), publisher: client.as_deref(), rows };
-        if let Some(delayed) = subject.strip_prefix(DELAYED) {
-            return self.push_later(&inbound, delayed);
+        if subject.starts_with('$') {
+            if let Some(delayed) = subject.strip_prefix(DELAYED) {
+                return self.push_later(&inbound, delayed);
+            }
+            if is_reserved(subject) {
+                return Err(ErrorKind::Denied);
+            }
         }
         let shared = self.shared.clone();
         let incoming = self.incoming();
@@ -136,6 +154,9 @@ impl<B: Broker> Connection<B> {
         let delay_ms = delay_ms(seconds).ok_or(model::ErrorKind::Invalid)?;
         if subject.is_empty() || subject.starts_with(DELAYED) {
             return Err(model::ErrorKind::Invalid);
+        }
+        if is_reserved(subject) {
+            return Err(ErrorKind::Denied);
         }
         let due_ms = self.shared.broker.wall_ms().saturating_add_unsigned(delay_ms);
         let inbound = Inbound { subject, ..*inbound };

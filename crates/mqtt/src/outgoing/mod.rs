@@ -21,10 +21,12 @@ use std::time::Instant;
 use broker::routing::Filter;
 use broker::{Batch, Broker, CatchUp, Cursor, Delivery, Picked, Start, Subscriber};
 use net::Output;
-use wire::mqtt::{AckKind, Peer, encode_ack};
+use wire::mqtt::{AckKind, Peer, Qos, encode_ack};
 
 use crate::aliases::Used;
 use crate::inbox::{Inbox, Told};
+use crate::metrics::{DropReason, Metrics, PacketType};
+use crate::observe::{Counted, Observatory, Tally};
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::{InFlight, Origin, Resume, State};
@@ -55,11 +57,29 @@ pub(crate) struct Link<'a, B: Broker> {
     pub(crate) aliases: Option<&'a mut Used>,
     pub(crate) peer: Peer,
     pub(crate) client: &'a str,
+    pub(crate) tally: &'a mut Tally,
     /// Exchanges that may be in flight.
     pub(crate) limit: usize,
     /// The session outlives its connection.
     pub(crate) persistent: bool,
     pub(crate) now: Instant,
+}
+
+impl<B: Broker> Link<'_, B> {
+    /// So many messages were sent, in PUBLISH packets of so many bytes together.
+    #[inline]
+    fn note_sent(&mut self, qos: Qos, count: usize, bytes: usize) {
+        let metrics = &self.shared.metrics;
+        metrics.publishes_out[qos as usize].add(count as u64);
+        metrics.publish_bytes_out.add(bytes as u64);
+        self.tally.sent += count as u64;
+    }
+
+    /// So many messages are not sent.
+    fn note_dropped(&mut self, reason: DropReason, count: u64) {
+        self.shared.metrics.drop_many(reason, count);
+        self.tally.dropped[reason as usize] += count;
+    }
 }
 
 /// Subscriptions and deliveries of a client.
@@ -81,6 +101,7 @@ pub(crate) struct Outgoing {
     resend: Option<Box<Resend>>,
     retained: Option<Box<RetainedWork>>,
     memberships: Option<Box<Memberships>>,
+    counted: Option<Box<Counted>>,
 }
 
 struct Partial {
@@ -148,6 +169,7 @@ impl Outgoing {
             resend: None,
             retained: None,
             memberships: None,
+            counted: None,
         }
     }
 
@@ -204,6 +226,12 @@ impl Outgoing {
             self.no_local.retain(|known| *known != filter);
         }
         true
+    }
+
+    /// Tells what is observed which subscriptions there are.
+    pub(crate) fn count_subscriptions(&mut self, observatory: &Observatory, metrics: &Arc<Metrics>) {
+        let counted = self.counted.get_or_insert_with(|| Box::new(Counted::new(observatory, metrics)));
+        counted.set(self.subscriptions.iter().map(|known| &*known.text));
     }
 
     /// Whether what is published to `subject` has to bear its publisher's name.
@@ -360,6 +388,7 @@ impl Outgoing {
     pub(crate) fn release<B: Broker>(&mut self, id: NonZeroU16, link: &mut Link<'_, B>) {
         if self.window.set_step(id, Step::Released) {
             encode_ack(AckKind::Pubrel, id, link.output.buffer());
+            link.shared.metrics.note_sent(PacketType::Pubrel);
         }
     }
 

@@ -115,10 +115,9 @@ impl Outgoing {
         });
         if sent {
             self.window.set_step(id, Step::Sent);
-            shared.metrics.publishes_out[if exactly_once { 2 } else { 1 }].add(1);
         } else {
             // Trimmed, expired, or too large for the client: as if it had been delivered.
-            shared.metrics.drop_one(DropReason::Expired);
+            link.note_dropped(DropReason::Expired, 1);
             self.window.remove(id);
         }
     }

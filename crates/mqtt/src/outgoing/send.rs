@@ -57,9 +57,23 @@ impl<'a> Source<'a> {
         Reading::of(&self.record, self.captured, wall_ms, properties)
     }
 
-    /// Appends the PUBLISH. What is said of the record stands in `properties`; a topic alias comes to it.
+    /// Appends the PUBLISH, and counts it. What is said of the record stands in `properties`; a topic alias comes to it.
     #[inline]
     pub(super) fn encode<B: Broker>(
+        &self,
+        how: (mqtt::Delivery, bool),
+        properties: &mut PropertiesBuf,
+        link: &mut Link<'_, B>,
+    ) -> Result<(), EncodeError> {
+        let before = link.output.len();
+        self.encode_uncounted(how, properties, link)?;
+        let bytes = link.output.len() - before;
+        link.note_sent(how.0.qos(), 1, bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn encode_uncounted<B: Broker>(
         &self,
         how: (mqtt::Delivery, bool),
         properties: &mut PropertiesBuf,
@@ -120,7 +134,7 @@ impl Outgoing {
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let Ok(reading) = source.read(&link.peer, || shared.broker.wall_ms(), &mut properties) else {
-            shared.metrics.drop_one(DropReason::Expired);
+            link.note_dropped(DropReason::Expired, 1);
             return Sent::Done;
         };
         let mut grant = Grant::new(tags);
@@ -137,7 +151,7 @@ impl Outgoing {
         let qos = published.min(grant.qos());
         let retain = reading.retain && grant.retain_as_published();
         identify(&mut properties, grant.identifiers());
-        shared.metrics.drop_many(DropReason::Header, reading.left_out);
+        link.note_dropped(DropReason::Header, reading.left_out);
         if qos == Qos::AtMostOnce {
             send_at_most_once(&source, retain, &mut properties, link);
             return Sent::Done;
@@ -186,12 +200,9 @@ impl Outgoing {
         }
         let how = (delivery_of(exactly_once, id, false), retain);
         match source.encode(how, properties, link) {
-            Ok(()) => {
-                self.window.add(entry);
-                link.shared.metrics.publishes_out[qos as usize].add(1);
-            }
+            Ok(()) => self.window.add(entry),
             // As if it had been delivered [MQTT-3.1.2-25].
-            Err(_) => link.shared.metrics.drop_one(DropReason::TooLarge),
+            Err(_) => link.note_dropped(DropReason::TooLarge, 1),
         }
         Sent::Done
     }
@@ -221,10 +232,9 @@ impl Outgoing {
                 of_share.receipt.settle(of_share.nth);
             }
             self.window.set_step(id, Step::Sent);
-            shared.metrics.publishes_out[Qos::ExactlyOnce as usize].add(1);
         } else {
             // Expired meanwhile, or too large for the client: as if it had been delivered.
-            shared.metrics.drop_one(DropReason::TooLarge);
+            link.note_dropped(DropReason::TooLarge, 1);
             self.settle(id, link);
         }
     }
@@ -243,13 +253,12 @@ pub(super) fn send_at_most_once<B: Broker>(
     link: &mut Link<'_, B>,
 ) {
     if is_too_slow(link.output) {
-        link.shared.metrics.drop_one(DropReason::Slow);
+        link.note_dropped(DropReason::Slow, 1);
         return;
     }
     let how = (mqtt::Delivery::AtMostOnce, retain);
-    match source.encode(how, properties, link) {
-        Ok(()) => link.shared.metrics.publishes_out[0].add(1),
-        Err(_) => link.shared.metrics.drop_one(DropReason::TooLarge),
+    if source.encode(how, properties, link).is_err() {
+        link.note_dropped(DropReason::TooLarge, 1);
     }
 }
 
@@ -271,9 +280,8 @@ pub(super) fn deliver_image<B: Broker>(batch: &Arc<Batch>, tags: &[u32], link: &
         return false;
     }
     let Ok(records) = batch.records() else { return true };
-    let metrics = &link.shared.metrics;
     if is_too_slow(link.output) {
-        metrics.drop_many(DropReason::Slow, records.len() as u64);
+        link.note_dropped(DropReason::Slow, records.len() as u64);
         return true;
     }
     let is_v5 = link.peer.version == Version::V5;
@@ -289,7 +297,7 @@ pub(super) fn deliver_image<B: Broker>(batch: &Arc<Batch>, tags: &[u32], link: &
     if image.len() > link.peer.packet_size_max as usize {
         return false;
     }
-    metrics.publishes_out[0].add(records.len() as u64);
+    link.note_sent(Qos::AtMostOnce, records.len(), image.len());
     link.output.push(image);
     true
 }

@@ -10,6 +10,7 @@ mod framing;
 mod hand;
 mod identity;
 mod link;
+mod observe;
 mod publish;
 mod reasons;
 mod rules;
