@@ -15,6 +15,7 @@ mod admission;
 mod certificates;
 mod consensus_thread;
 mod cores;
+mod fronts;
 mod house;
 mod listeners;
 mod mqtt_listeners;
@@ -111,8 +112,8 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let house = house.map_err(StartError::system("start a thread"))?;
     let listening = listeners.listening().to_vec();
     let (core_sockets, http_socket, socket_files) = listeners.into_sockets();
-    let cores = cores::start(&config, &shared, &certificates, core_sockets, &shutdown)?;
-    let http = start_http(Admin::new(Arc::clone(&shared)), http_socket, shutdown.clone());
+    let (cores, fronts) = cores::start(&config, &shared, &certificates, core_sockets, &shutdown)?;
+    let http = start_http(Admin::new(Arc::clone(&shared), fronts.samples()), http_socket, shutdown.clone());
     let http = http.map_err(StartError::system("start a thread"))?;
     listeners::write_file(&config.node.data_dir, &listening)
         .map_err(StartError::system("write listeners.json"))?;

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::admission::Admission;
 use super::certificates::Certificates;
+use super::fronts::Fronts;
 use super::listeners::CoreSockets;
 use super::mqtt_listeners::{self, MqttListenerPlan};
 use super::settings::{kafka_config, mqtt_config};
@@ -33,6 +34,9 @@ pub(super) const ACCEPTOR: TaskKind =
 /// Consumer groups.
 const COORDINATOR: TaskKind =
     TaskKind { name: "coordinator", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
+/// Values that are published as long as somebody looks at them.
+const OBSERVE: TaskKind =
+    TaskKind { name: "observe", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 /// Endings of sessions.
 const ENDINGS: TaskKind =
     TaskKind { name: "endings", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
@@ -56,28 +60,28 @@ struct Plan {
     config: Config,
     shared: Arc<Shared>,
     mqtt: Vec<MqttListenerPlan>,
-    kafka: kafka::Shared,
+    fronts: Fronts,
     admission: Admission,
     shutdown: Shutdown,
     ready: Sender<Result<(), StartError>>,
 }
 
-/// Starts all cores; they accept when this returns.
+/// Starts all cores; they accept when this returns. Answers what their fronts share, too.
 pub(super) fn start(
     config: &Config,
     shared: &Arc<Shared>,
     certificates: &Certificates,
     sockets: Vec<CoreSockets>,
     shutdown: &Shutdown,
-) -> Result<Vec<CoreThread>, StartError> {
+) -> Result<(Vec<CoreThread>, Fronts), StartError> {
     let (ready, started) = channel();
-    let (kafka, coordinator) = kafka::Shared::new();
+    let (fronts, coordinator) = Fronts::new(config);
     let all = Admission::new("limits.max_connections", config.limits.max_connections, Instant::now());
     let plan = Plan {
         mqtt: mqtt_listeners::plans(config, &all, certificates),
         config: config.clone(),
         shared: Arc::clone(shared),
-        kafka,
+        fronts: fronts.clone(),
         admission: all,
         shutdown: shutdown.clone(),
         ready,
@@ -92,7 +96,7 @@ pub(super) fn start(
         threads.push(CoreThread(thread.map_err(StartError::system("start a thread"))?));
         started.recv().unwrap_or(Err(StartError::Failed))?;
     }
-    Ok(threads)
+    Ok((threads, fronts))
 }
 
 fn run(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Option<kafka::Coordinator>) {
@@ -117,6 +121,8 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Optio
             let _ = plan.ready.send(Err(StartError::Recover(error)));
             return;
         }
+        let (observatory, observed) = (plan.fronts.observatory.clone(), core.clone());
+        tasks.spawn_local(OBSERVE, "observe", async move { observatory.run(observed).await });
         let (endings, schedule, groups) = (core.clone(), core.clone(), core.clone());
         tasks.spawn_local(ENDINGS, "endings", async move { endings.run_endings().await });
         tasks.spawn_local(SCHEDULE, "schedule", async move { schedule.run_schedule().await });
@@ -127,7 +133,8 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Optio
     }
     let io = CoreIo::new();
     for (listener, socket) in plan.mqtt.iter().zip(sockets.mqtt) {
-        mqtt_listeners::listen(listener, socket, &core, &io, (&tasks, &plan.shutdown));
+        let front = mqtt::Front::observed(listener.config(), core.clone(), &plan.fronts.observatory);
+        mqtt_listeners::listen(listener, socket, front, &io, (&tasks, &plan.shutdown));
     }
     listen_kafka(&plan, &tasks, &core, &io, sockets.kafka);
     // The main thread waits for this, unless it is gone.
@@ -148,7 +155,7 @@ async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
 
 fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
     let config = Arc::new(kafka_config(&plan.config));
-    let front = kafka::Front::new(config, core.clone(), plan.kafka.clone());
+    let front = kafka::Front::new(config, core.clone(), plan.fronts.kafka.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
     let (admission, name) = (plan.admission.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {

@@ -31,6 +31,13 @@ pub(super) struct MqttListenerPlan {
     rate: Option<Arc<AcceptRate>>,
 }
 
+impl MqttListenerPlan {
+    /// What its fronts are made with.
+    pub(super) fn config(&self) -> mqtt::MqttConfig {
+        self.config.clone()
+    }
+}
+
 /// The plans of `[mqtt]` and of `[[mqtt.listeners]]`, in the order of their sockets.
 pub(super) fn plans(config: &Config, all: &Admission, certificates: &Certificates) -> Vec<MqttListenerPlan> {
     let plain = MqttListenerPlan {
@@ -71,13 +78,13 @@ type Permits = (Permit, Option<Permit>);
 pub(super) fn listen(
     plan: &MqttListenerPlan,
     socket: CoreSocket,
-    core: &Core,
+    front: mqtt::Front<Core>,
     io: &CoreIo,
     (tasks, shutdown): (&Tasks, &Shutdown),
 ) {
     let listener = Listener {
         plan: Rc::new(plan.clone()),
-        front: Rc::new(mqtt::Front::new(plan.config.clone(), core.clone())),
+        front: Rc::new(front),
         tasks: tasks.clone(),
         io: io.clone(),
         shutdown: shutdown.clone(),

@@ -109,6 +109,15 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
     }
 }
 
+/// How much of MQTT is observed.
+pub(super) fn observe_config(config: &Config) -> mqtt::ObserveConfig {
+    let settings = &config.mqtt;
+    mqtt::ObserveConfig {
+        sys_interval: Some(settings.sys_interval.duration()).filter(|every| !every.is_zero()),
+        history_clients: usize::try_from(settings.history_clients).unwrap_or(usize::MAX),
+    }
+}
+
 /// What stands before the sessions of `[mqtt]`: nothing.
 pub(super) fn plain_entrance() -> Entrance {
     Entrance {

@@ -43,6 +43,12 @@ section! {
         pub max_messages_per_second: u32,
         /// Bytes per second that one client may send; above, it is not read for a while.
         pub max_bytes_per_second: Option<ByteSize>,
+        /// How often the values under `$SYS` are published while somebody subscribes to them. 0s: once, when somebody
+        /// subscribes.
+        pub sys_interval: TimeSpan,
+        /// Of how many clients the last events (connected, refused, disconnected and why) are kept in memory, about 2 KiB
+        /// each. 0: of none.
+        pub history_clients: u32,
         /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
         pub shared_strategy: SharedStrategy,
     }
@@ -85,6 +91,8 @@ impl Default for Mqtt {
             auto_subscribe: Vec::new(),
             max_messages_per_second: 0,
             max_bytes_per_second: None,
+            sys_interval: TimeSpan::seconds(10),
+            history_clients: 5_000,
         }
     }
 }
@@ -98,6 +106,9 @@ const KEEP_ALIVE: (TimeSpan, TimeSpan) = (TimeSpan::seconds(1), TimeSpan::second
 
 /// Bound: what a rate counts in 32 bits, and less than a packet per second is no rate.
 const BYTES_PER_SECOND: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(4095);
+
+/// Bound: a few GiB of memory.
+const HISTORY_CLIENTS_MAX: u32 = 1_000_000;
 
 impl Mqtt {
     pub(crate) fn check(&self, faults: &mut Faults) {
@@ -134,6 +145,12 @@ impl Mqtt {
             if let Err(error) = line.parse::<mqtt::AutoSubscribe>() {
                 fault("auto_subscribe", format!("has a subscription that is not valid, {line:?}: {error}"));
             }
+        }
+        if self.sys_interval != TimeSpan::seconds(0) && self.sys_interval < TimeSpan::seconds(1) {
+            fault("sys_interval", "must be 0s or at least 1s".to_owned());
+        }
+        if self.history_clients > HISTORY_CLIENTS_MAX {
+            fault("history_clients", format!("must be at most {HISTORY_CLIENTS_MAX}"));
         }
         if self.connect_timeout < TimeSpan::millis(1) {
             fault("connect_timeout", "must be at least 1ms".to_owned());
