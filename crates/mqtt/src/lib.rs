@@ -33,7 +33,10 @@ pub use auto::{AutoSubscribe, AutoSubscribeError};
 pub use config::MqttConfig;
 pub use inbox::Event;
 pub use metrics::Metrics;
-pub use observe::{Happening, HistoryEvent, Observatory, ObserveConfig};
+pub use observe::{
+    Happening, HistoryEvent, Observatory, ObserveConfig, SlowConfig, SlowSubscription, TopicMetricError,
+    TopicReading,
+};
 pub use pace::RateLimit;
 pub use rewrite::{Rewrite, RewriteAction, RewriteError};
 pub use session::{Front, Session};

@@ -56,7 +56,7 @@ impl<B: Broker> Connection<B> {
         self.note_published(publish);
         match publish.delivery {
             Delivery::AtMostOnce => {
-                self.note_refused();
+                self.note_refused(publish);
                 Ok(())
             }
             Delivery::AtLeastOnce { id, .. } => self.note_pushed(id, AckOf::Qos1, Err(kind), turn),
@@ -68,10 +68,17 @@ impl<B: Broker> Connection<B> {
     fn note_published(&mut self, publish: &Publish<'_>) {
         self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
         self.presence.tally.received += 1;
+        let topics = self.shared.observatory.topics();
+        if topics.is_any() {
+            let (qos, bytes) = (publish.delivery.qos(), publish.payload.len());
+            topics.each(&subject_of(publish.topic), |metric| metric.note_in(qos, bytes));
+        }
     }
 
     /// A publication of QoS 0 is not taken.
-    fn note_refused(&mut self) {
+    fn note_refused(&mut self, publish: &Publish<'_>) {
+        let topics = self.shared.observatory.topics();
+        topics.each(&subject_of(publish.topic), |metric| metric.note_dropped(1));
         self.shared.metrics.drop_one(DropReason::Refused);
         self.presence.tally.dropped[DropReason::Refused as usize] += 1;
     }
@@ -95,7 +102,7 @@ impl<B: Broker> Connection<B> {
         match publish.delivery {
             Delivery::AtMostOnce => {
                 if self.push(publish, &subject, &[]).is_err() {
-                    self.note_refused();
+                    self.note_refused(publish);
                 }
                 Ok(())
             }

@@ -43,13 +43,13 @@ impl Loads {
             totals.connects_accepted + totals.connects_refused,
         ];
         let step = now.saturating_sub(self.at);
-        if step >= STEP_MIN {
+        if Averages::says_something(step) {
             for ((averages, before), now) in self.averages.iter_mut().zip(self.counted).zip(counted) {
                 averages.update(now.saturating_sub(before), step);
             }
             (self.at, self.counted) = (now, counted);
         }
-        self.averages.each_ref().map(|averages| averages.per_minute)
+        self.averages.each_ref().map(Averages::per_minute)
     }
 }
 
@@ -61,8 +61,18 @@ pub(super) struct Averages {
 }
 
 impl Averages {
+    /// Whether a time is long enough for an update.
+    pub(super) fn says_something(step: Duration) -> bool {
+        step >= STEP_MIN
+    }
+
+    /// By the minutes of [`MINUTES`].
+    pub(super) fn per_minute(&self) -> [f64; 3] {
+        self.per_minute
+    }
+
     /// So many more in so long.
-    fn update(&mut self, more: u64, step: Duration) {
+    pub(super) fn update(&mut self, more: u64, step: Duration) {
         let rate = more as f64 / step.as_secs_f64() * 60.0;
         for (average, minutes) in self.per_minute.iter_mut().zip(MINUTES) {
             let keep =

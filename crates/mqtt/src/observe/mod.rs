@@ -5,7 +5,9 @@
 mod client;
 mod history;
 mod load;
+mod slow;
 mod sys;
+mod topics;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +26,11 @@ pub(crate) use client::{Departure, Presence, Tally};
 use history::History;
 pub use history::{Happening, HistoryEvent};
 use load::Loads;
+use slow::Slow;
+pub use slow::{SlowConfig, SlowSubscription};
 pub(crate) use sys::is_reserved;
+use topics::Topics;
+pub use topics::{TopicMetricError, TopicReading};
 
 /// How much is observed.
 #[derive(Debug, Clone)]
@@ -34,11 +40,20 @@ pub struct ObserveConfig {
     pub sys_interval: Option<Duration>,
     /// Of how many clients the last events are kept. 0: of none.
     pub history_clients: usize,
+    /// What counts as a slow subscription. `None`: they are not looked for.
+    pub slow: Option<SlowConfig>,
+    /// Topics and filters that are counted from the beginning. One that is not valid is left out.
+    pub topics: Vec<String>,
 }
 
 impl Default for ObserveConfig {
     fn default() -> Self {
-        Self { sys_interval: Some(Duration::from_secs(10)), history_clients: 5_000 }
+        Self {
+            sys_interval: Some(Duration::from_secs(10)),
+            history_clients: 5_000,
+            slow: None,
+            topics: Vec::new(),
+        }
     }
 }
 
@@ -61,6 +76,8 @@ struct Inner {
     watched: Notify,
     loads: Mutex<Loads>,
     history: History,
+    slow: Option<Slow>,
+    topics: Topics,
 }
 
 impl Default for Observatory {
@@ -72,7 +89,14 @@ impl Default for Observatory {
 impl Observatory {
     /// For one node.
     pub fn new(config: ObserveConfig) -> Self {
+        let topics = Topics::default();
+        for filter in &config.topics {
+            // Settings were checked; who calls otherwise was told that they are left out.
+            let _ = topics.register(filter);
+        }
         let inner = Inner {
+            topics,
+            slow: config.slow.clone().map(Slow::new),
             history: History::new(config.history_clients),
             config,
             since: Instant::now(),
@@ -105,6 +129,37 @@ impl Observatory {
         self.inner.history.of(client)
     }
 
+    /// The subscriptions that were slowest lately (`now_ms` in wall-clock ms), the slowest first. Empty if they are not
+    /// looked for.
+    pub fn slow_subscriptions(&self, now_ms: i64) -> Vec<SlowSubscription> {
+        self.inner.slow.as_ref().map_or_else(Vec::new, |slow| slow.ranking(now_ms))
+    }
+
+    /// Forgets them.
+    pub fn clear_slow_subscriptions(&self) {
+        if let Some(slow) = &self.inner.slow {
+            slow.clear();
+        }
+    }
+
+    /// Begins to count what goes through a topic, or the topics that a filter matches. False if it is counted already.
+    ///
+    /// # Errors
+    /// [`TopicMetricError`]; nothing has changed.
+    pub fn register_topic(&self, filter: &str) -> Result<bool, TopicMetricError> {
+        self.inner.topics.register(filter)
+    }
+
+    /// Ends counting, and forgets what was counted. False if it was not counted.
+    pub fn unregister_topic(&self, filter: &str) -> bool {
+        self.inner.topics.unregister(filter)
+    }
+
+    /// What was counted, by filter in alphabetical order.
+    pub fn topic_readings(&self) -> Vec<TopicReading> {
+        self.inner.topics.readings()
+    }
+
     /// What the fronts of all cores counted.
     pub fn samples(&self) -> Vec<Sample> {
         self.totals().samples()
@@ -130,6 +185,14 @@ impl Observatory {
 
     pub(crate) fn history(&self) -> &History {
         &self.inner.history
+    }
+
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.inner.topics
+    }
+
+    pub(crate) fn slow(&self) -> Option<&Slow> {
+        self.inner.slow.as_ref()
     }
 
     pub(crate) fn client_came(&self) {

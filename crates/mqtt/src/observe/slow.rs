@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn the_slowest_are_ranked_and_the_others_forgotten() {
         let slow = Slow::new(SlowConfig { entries: 2, ..SlowConfig::default() });
-        let note = |client, latency| slow.note((client, "t"), 1_000, 1_000 + latency);
+        let note = |client, latency: i64| slow.note((client, "t"), 1_000, 1_000 + latency);
         note("fast", 499);
         note("a", 500);
         note("b", 700);

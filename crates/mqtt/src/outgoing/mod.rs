@@ -75,10 +75,21 @@ impl<B: Broker> Link<'_, B> {
         self.tally.sent += count as u64;
     }
 
-    /// So many messages are not sent.
-    fn note_dropped(&mut self, reason: DropReason, count: u64) {
+    /// So many messages on a subject are not sent.
+    fn note_dropped(&mut self, reason: DropReason, count: u64, subject: &str) {
         self.shared.metrics.drop_many(reason, count);
         self.tally.dropped[reason as usize] += count;
+        if reason != DropReason::Header {
+            self.shared.observatory.topics().each(subject, |metric| metric.note_dropped(count));
+        }
+    }
+
+    /// A message with this timestamp goes to the client now: how late is it?
+    #[inline]
+    fn note_latency(&self, subject: &str, timestamp_ms: impl FnOnce() -> i64) {
+        if let Some(slow) = self.shared.observatory.slow() {
+            slow.note((self.client, subject), timestamp_ms(), self.shared.broker.wall_ms());
+        }
     }
 }
 

@@ -101,6 +101,7 @@ impl Outgoing {
         let Some(entry) = self.window.get(id) else { return };
         let (exactly_once, retain) = (entry.exactly_once, entry.message.origin.retain);
         let identifier = std::num::NonZeroU32::new(entry.message.origin.identifier);
+        let topic = entry.message.origin.topic.clone();
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let sent = found.is_some_and(|found| {
@@ -117,7 +118,7 @@ impl Outgoing {
             self.window.set_step(id, Step::Sent);
         } else {
             // Trimmed, expired, or too large for the client: as if it had been delivered.
-            link.note_dropped(DropReason::Expired, 1);
+            link.note_dropped(DropReason::Expired, 1, topic.as_str());
             self.window.remove(id);
         }
     }

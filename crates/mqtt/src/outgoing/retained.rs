@@ -137,7 +137,7 @@ impl Outgoing {
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let Ok(reading) = source.read(&link.peer, || shared.broker.wall_ms(), &mut properties) else {
-            link.note_dropped(DropReason::Expired, 1);
+            link.note_dropped(DropReason::Expired, 1, source.subject);
             return Sent::Done;
         };
         let tags = [tag.0];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mqtt::ObserveConfig;
+use mqtt::{ObserveConfig, SlowConfig};
 use serde_json::Value;
 use testkit::on_core;
 use wire::mqtt::{
@@ -295,5 +295,69 @@ fn a_refusal_and_a_fault_have_their_reasons() {
             assert_eq!(names(&events), ["connected", "disconnected"]);
             assert_eq!((&events[1]["by"], &events[1]["reason"]), (&"broker".into(), &reason.into()));
         }
+    });
+}
+
+#[test]
+fn registered_topics_are_counted_while_they_are_registered() {
+    on_core(async {
+        let broker = Broker::observed(ObserveConfig { topics: vec!["a/#".to_owned()], ..once() }).await;
+        let observatory = broker.observatory();
+        assert_eq!(observatory.register_topic("a/b"), Ok(true));
+        let mut reader = broker.socket(Version::V5).await;
+        reader.connect(&Hello { id: "r", packet_size_max: Some(60), ..Hello::default() }).await;
+        reader.connack().await;
+        reader.subscribe("#", Qos::AtLeastOnce).await;
+        let mut plain = broker.client(Version::V311, "p").await;
+        plain.subscribe("a/b", Qos::AtMostOnce).await;
+        let mut writer = broker.client(Version::V5, "w").await;
+        writer.publish_durably("a/b", b"12345").await;
+        reader.payloads(1).await;
+        plain.message().await;
+        writer.publish("a/c", b"123", Delivery::AtMostOnce).await;
+        writer.publish("z", b"1", Delivery::AtMostOnce).await;
+        reader.message().await;
+        reader.message().await;
+        writer.publish_durably("a/c", &[b'x'; 100]).await;
+        writer.publish_durably("z", b"end").await;
+        assert_eq!(reader.payloads(1).await, ["end"]);
+        let seen = observatory.topic_readings();
+        let of = |at: usize| (&*seen[at].filter, seen[at].messages_in, seen[at].messages_out);
+        assert_eq!(of(0), ("a/#", [1, 2, 0], [2, 1, 0]));
+        assert_eq!((seen[0].bytes_in, seen[0].bytes_out, seen[0].dropped), (108, 13, 1));
+        assert_eq!(of(1), ("a/b", [0, 1, 0], [1, 1, 0]));
+        assert_eq!((seen[1].bytes_in, seen[1].bytes_out, seen[1].dropped), (5, 10, 0));
+        assert!(observatory.unregister_topic("a/#") && observatory.unregister_topic("a/b"));
+        writer.publish_durably("a/b", b"12345").await;
+        assert!(observatory.topic_readings().is_empty());
+    });
+}
+
+#[test]
+fn a_subscription_that_waits_for_its_window_is_slow() {
+    on_core(async {
+        let threshold = Duration::from_millis(1);
+        let slow = SlowConfig { threshold, entries: 1, ..SlowConfig::default() };
+        let broker = Broker::observed(ObserveConfig { slow: Some(slow), ..once() }).await;
+        let mut reader = broker.socket(Version::V5).await;
+        reader.connect(&Hello { id: "r", receive_maximum: Some(1), ..Hello::default() }).await;
+        reader.connack().await;
+        reader.subscribe("t", Qos::AtLeastOnce).await;
+        let mut writer = broker.client(Version::V5, "w").await;
+        writer.publish_durably("t", b"1").await;
+        writer.publish_durably("t", b"2").await;
+        let first = reader.message().await;
+        // While the second one waits, others are stored: that takes its time.
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_millis(30) {
+            writer.publish_durably("other", b"x").await;
+        }
+        reader.acknowledge(AckKind::Puback, first.id.unwrap()).await;
+        assert_eq!(reader.message().await.payload, b"2");
+        let ranking = broker.observatory().slow_subscriptions(0);
+        assert_eq!((&*ranking[0].client, &*ranking[0].topic, ranking.len()), ("r", "t", 1));
+        assert!(ranking[0].latency_ms >= 30, "{ranking:?}");
+        broker.observatory().clear_slow_subscriptions();
+        assert!(broker.observatory().slow_subscriptions(0).is_empty());
     });
 }

@@ -115,6 +115,12 @@ pub(super) fn observe_config(config: &Config) -> mqtt::ObserveConfig {
     mqtt::ObserveConfig {
         sys_interval: Some(settings.sys_interval.duration()).filter(|every| !every.is_zero()),
         history_clients: usize::try_from(settings.history_clients).unwrap_or(usize::MAX),
+        slow: settings.slow_subscriptions.then(|| mqtt::SlowConfig {
+            threshold: settings.slow_threshold.duration(),
+            entries: usize::from(settings.slow_entries),
+            expiry: settings.slow_expiry.duration(),
+        }),
+        topics: settings.topic_metrics.clone(),
     }
 }
 

@@ -49,6 +49,16 @@ section! {
         /// Of how many clients the last events (connected, refused, disconnected and why) are kept in memory, about 2 KiB
         /// each. 0: of none.
         pub history_clients: u32,
+        /// Whether the slowest subscriptions are ranked: by the time from a message's timestamp to its sending.
+        pub slow_subscriptions: bool,
+        /// From which delay on a subscription is slow.
+        pub slow_threshold: TimeSpan,
+        /// Entries of the ranking.
+        pub slow_entries: u16,
+        /// A subscription that was not slow again for so long leaves the ranking.
+        pub slow_expiry: TimeSpan,
+        /// Topics and filters whose messages are counted, such as `["sensor/#", "orders"]`; at most 512.
+        pub topic_metrics: Vec<String>,
         /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
         pub shared_strategy: SharedStrategy,
     }
@@ -93,6 +103,11 @@ impl Default for Mqtt {
             max_bytes_per_second: None,
             sys_interval: TimeSpan::seconds(10),
             history_clients: 5_000,
+            slow_subscriptions: false,
+            slow_threshold: TimeSpan::millis(500),
+            slow_entries: 10,
+            slow_expiry: TimeSpan::seconds(300),
+            topic_metrics: Vec::new(),
         }
     }
 }
@@ -109,6 +124,8 @@ const BYTES_PER_SECOND: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(1)..=
 
 /// Bound: a few GiB of memory.
 const HISTORY_CLIENTS_MAX: u32 = 1_000_000;
+/// Bound: they are compared one by one whenever something is slow.
+const SLOW_ENTRIES_MAX: u16 = 1_000;
 
 impl Mqtt {
     pub(crate) fn check(&self, faults: &mut Faults) {
@@ -151,6 +168,20 @@ impl Mqtt {
         }
         if self.history_clients > HISTORY_CLIENTS_MAX {
             fault("history_clients", format!("must be at most {HISTORY_CLIENTS_MAX}"));
+        }
+        if !(1..=SLOW_ENTRIES_MAX).contains(&self.slow_entries) {
+            fault("slow_entries", format!("must be from 1 to {SLOW_ENTRIES_MAX}"));
+        }
+        for (key, span) in [("slow_threshold", self.slow_threshold), ("slow_expiry", self.slow_expiry)] {
+            if span < TimeSpan::millis(1) {
+                fault(key, "must be at least 1ms".to_owned());
+            }
+        }
+        let counting = mqtt::Observatory::default();
+        for filter in &self.topic_metrics {
+            if let Err(error) = counting.register_topic(filter) {
+                fault("topic_metrics", format!("cannot have {filter:?}: {error}"));
+            }
         }
         if self.connect_timeout < TimeSpan::millis(1) {
             fault("connect_timeout", "must be at least 1ms".to_owned());
