@@ -218,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_observed_reaches_the_front() {
+        let mut config = Config::default();
+        let plain = observe_config(&config);
+        assert_eq!((plain.sys_interval, plain.slow), (Some(Duration::from_secs(10)), None));
+        config.mqtt.sys_interval = TimeSpan::seconds(0);
+        config.mqtt.slow_subscriptions = true;
+        config.mqtt.topic_metrics = vec!["a/#".to_owned()];
+        let observed = observe_config(&config);
+        assert_eq!((observed.sys_interval, observed.history_clients), (None, 5_000));
+        assert_eq!(observed.slow, Some(mqtt::SlowConfig::default()));
+        assert_eq!(observed.topics, ["a/#"]);
+    }
+
+    #[test]
     fn bounds_on_what_clients_send_reach_the_fronts() {
         let mut config = Config::default();
         config.limits.connection_inflight_bytes = ByteSize::mib(21);
