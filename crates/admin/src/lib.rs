@@ -4,4 +4,5 @@
 mod metrics;
 mod serve;
 
+pub use metrics::ReadSamples;
 pub use serve::{Admin, ServeError};

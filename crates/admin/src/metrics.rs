@@ -4,17 +4,61 @@ use std::fmt::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use broker::Shared;
+use broker::{Sample, Shared};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-pub(crate) fn registry(broker: Arc<Shared>) -> Registry {
+/// Reads what is counted above the broker. Called for each request; must not block.
+pub type ReadSamples = Arc<dyn Fn() -> Vec<Sample> + Send + Sync>;
+
+pub(crate) fn registry(broker: Arc<Shared>, fronts: ReadSamples) -> Registry {
     let mut registry = Registry::with_prefix("robustmq");
     registry.register_collector(Box::new(Node { broker }));
+    registry.register_collector(Box::new(Fronts { read: fronts }));
     registry
+}
+
+struct Fronts {
+    read: ReadSamples,
+}
+
+impl std::fmt::Debug for Fronts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fronts").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Fronts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let samples = (self.read)();
+        for family in samples.chunk_by(|a, b| a.name == b.name) {
+            let first = &family[0];
+            // The encoder adds the ending itself.
+            let name = first.name.strip_suffix("_total").unwrap_or(first.name);
+            let kind = if first.is_counter { MetricType::Counter } else { MetricType::Gauge };
+            // A sentence ends here; the encoder adds a full stop.
+            let help = first.help.trim_end_matches('.');
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for sample in family {
+                match sample.label {
+                    ("", _) => put(sample, &mut metric)?,
+                    label => put(sample, &mut metric.encode_family(&[label])?)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put(sample: &Sample, encoder: &mut MetricEncoder<'_>) -> Result<(), Error> {
+    match sample.is_counter {
+        true => encoder.encode_counter::<NoLabelSet, _, u64>(&sample.value, None),
+        false => encoder.encode_gauge(&i64::try_from(sample.value).unwrap_or(i64::MAX)),
+    }
 }
 
 struct Node {

@@ -15,7 +15,7 @@ use rt::Shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::metrics;
+use crate::metrics::{self, ReadSamples};
 
 /// The admin front of a node.
 ///
@@ -38,9 +38,9 @@ struct Inner {
 pub struct ServeError(#[from] std::io::Error);
 
 impl Admin {
-    /// Over the shared state of a node.
-    pub fn new(broker: Arc<Shared>) -> Self {
-        let registry = metrics::registry(Arc::clone(&broker));
+    /// Over the shared state of a node, and what its fronts count.
+    pub fn new(broker: Arc<Shared>, fronts: ReadSamples) -> Self {
+        let registry = metrics::registry(Arc::clone(&broker), fronts);
         Self { state: Arc::new(Inner { broker, registry }) }
     }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use auth::Access;
 use bytes::Bytes;
-use model::{Error, Offset, ShardId, TenantId, TopicName};
+use model::{Error, ErrorKind, Offset, ShardId, TenantId, TopicName};
 use storage::{Append, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
 
 use crate::delivery::{Delivery, Subscriber};
-use crate::message::{Published, Publisher};
+use crate::message::{Message, Published, Publisher};
 use crate::routing::Filter;
 use crate::rows::Rows;
 use crate::schedule::{ScheduleId, Scheduled};
@@ -169,6 +169,18 @@ pub trait Broker: Clone + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Delivery>, Error>>;
+
+    // Announcements.
+
+    /// Whether somebody on this node subscribes to `subject` now.
+    fn is_wanted(&self, tenant: &TenantId, subject: &str) -> bool;
+
+    /// Hands a message to those who subscribe on this node now, at most once. It is stored nowhere: no log, no retained
+    /// message, no other node. Costs one match if nobody wants it.
+    ///
+    /// # Errors
+    /// `Invalid` for a subject that is no topic name, `TooLarge`; nobody got it.
+    fn announce(&self, tenant: &TenantId, message: &Message<'_>) -> Result<(), ErrorKind>;
 
     // Facts.
 

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::broker::{Event, Sink};
 use crate::delivery::{Batch, Cursor, Delivery, Pick, Picked};
-use crate::dispatch::{CoreTargets, MatchCache, address};
+use crate::dispatch::{Addressed, CoreTargets, MatchCache, Targets, address};
 use crate::lifecycle;
 use crate::message::Message;
 use crate::node::{CoreEvent, CoreMailbox, Counters, SessionKey, Shared};
@@ -139,15 +139,25 @@ impl Core {
         for batch in live {
             let addressed =
                 address(&self.inner.shared.routes, &mut self.inner.cache.borrow_mut(), cores, &batch);
-            for (core, targets) in addressed {
-                if core == self.inner.id {
-                    self.deliver(&batch, targets.as_ref());
-                } else {
-                    let post = CoreEvent::Batches(vec![(Arc::clone(&batch), targets)]);
-                    self.inner.shared.mailboxes[usize::from(core)].post(post);
-                }
+            self.hand_out(&batch, addressed);
+        }
+    }
+
+    /// Hands a batch that is not committed to the cores that it concerns.
+    pub(crate) fn hand_out(&self, batch: &Arc<Batch>, addressed: impl IntoIterator<Item = Addressed>) {
+        for (core, targets) in addressed {
+            if core == self.inner.id {
+                self.deliver(batch, targets.as_ref());
+            } else {
+                let post = CoreEvent::Batches(vec![(Arc::clone(batch), targets)]);
+                self.inner.shared.mailboxes[usize::from(core)].post(post);
             }
         }
+    }
+
+    /// Who wants a record of this subject now. For subjects that are not met again soon: nothing is remembered.
+    pub(crate) fn targets_once(&self, tenant: &TenantId, subject: &str) -> Targets {
+        self.inner.cache.borrow_mut().once(&self.inner.shared.routes, tenant, subject)
     }
 
     /// Tells this core's subscribers about a batch.

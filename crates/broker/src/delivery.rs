@@ -4,11 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::batch::{BatchError, RecordRef, Records};
-use model::{GroupId, MAX_DECODED_BATCH_BYTES, Offset, ShardId, header_name};
+use model::{
+    EngineKind, GroupId, MAX_DECODED_BATCH_BYTES, Offset, ShardId, TenantId, TopicId, TopicName, TopicNumber,
+    header_name,
+};
 use parking_lot::Mutex;
 use storage::{BatchFlags, Position, StoredBatch};
 
-use crate::topic::Topic;
+use crate::topic::{Origin, Retention, Topic, TopicConfig};
 
 pub use crate::subscriber::{CatchUp, Start, Subscriber};
 
@@ -47,6 +50,25 @@ impl Batch {
             records: OnceLock::new(),
             images: Mutex::new(Vec::new()),
         }
+    }
+
+    /// A batch of one subject that is stored nowhere, or not as a record of a shard. None if the subject is no topic name.
+    pub(crate) fn unstored(tenant: &TenantId, subject: &str, bytes: Bytes) -> Option<Self> {
+        let topic = Arc::new(Topic {
+            id: TopicId::from(0_u128),
+            tenant: tenant.clone(),
+            name: TopicName::new(subject).ok()?,
+            shards: Vec::new(),
+            origin: Origin::FirstUse,
+            config: TopicConfig {
+                engine: EngineKind::Rocksdb,
+                retention: Retention { ms: None, bytes: None },
+                captures: Vec::new(),
+                extra: Vec::new(),
+            },
+        });
+        let nowhere = ShardId::new(EngineKind::Rocksdb, GroupId(1), TopicNumber(0), 0);
+        Some(Self::live(topic, nowhere, bytes))
     }
 
     /// A committed batch.

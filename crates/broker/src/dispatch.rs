@@ -144,6 +144,11 @@ impl MatchCache {
         self.by_subject.insert(subject.into(), (generation, Arc::clone(&targets)));
         targets
     }
+
+    /// The same, without remembering the answer.
+    pub(crate) fn once(&mut self, routes: &Routes, tenant: &TenantId, subject: &str) -> Targets {
+        routes.matches(tenant, subject, &mut self.scratch)
+    }
 }
 
 /// A batch on its way to one core. Without targets, the core matches record by record.

@@ -4,6 +4,7 @@
 //! translates the answer back. It does not know how a batch becomes durable or who replicates it either: that
 //! is `cluster`.
 
+mod announce;
 mod broker;
 mod captures;
 mod core_thread;
@@ -22,6 +23,7 @@ mod retention;
 pub mod routing;
 mod rows;
 mod rows_store;
+mod sample;
 mod schedule;
 mod sessions;
 mod share;
@@ -36,6 +38,7 @@ pub use delivery::{Batch, CatchUp, Cursor, Delivery, Pick, Picked, Start, Subscr
 pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
+pub use sample::Sample;
 pub use schedule::{ScheduleId, Scheduled};
 pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};

@@ -12,6 +12,7 @@ use storage::{Append, Change, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
 use crate::broker::{Broker, SessionLease, Sink};
 use crate::core_thread::{Core, log_error};
 use crate::delivery::Delivery;
+use crate::message::Message;
 use crate::outbox::kind_of;
 use crate::publisher::Publisher;
 use crate::rows::Rows;
@@ -144,6 +145,14 @@ impl Broker for Core {
         limit: usize,
     ) -> Result<Vec<Delivery>, Error> {
         retained::find(self, retained::Query { tenant, filter, after, limit }).await
+    }
+
+    fn is_wanted(&self, tenant: &TenantId, subject: &str) -> bool {
+        !self.targets_once(tenant, subject).is_empty()
+    }
+
+    fn announce(&self, tenant: &TenantId, message: &Message<'_>) -> Result<(), ErrorKind> {
+        self.announce_now(tenant, message)
     }
 
     fn cluster_id(&self) -> Arc<str> {

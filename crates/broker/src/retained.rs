@@ -10,14 +10,13 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use model::batch::BatchBuilder;
-use model::{EngineKind, Error, GroupId, ShardId, TenantId, TopicId, TopicName, TopicNumber, header_name};
+use model::{Error, TenantId, header_name};
 
 use crate::core_thread::Core;
 use crate::delivery::{Batch, Delivery, Picked};
 use crate::message::Message;
 use crate::routing::Filter;
 use crate::rows::{Place, RowWrite};
-use crate::topic::{Origin, Retention, Topic, TopicConfig};
 
 /// Rows that one scan looks at.
 const SCAN_ROWS: usize = 512;
@@ -119,21 +118,7 @@ fn behind(key: &[u8]) -> Bytes {
 
 fn delivery(tenant: &TenantId, subject: &str, value: Bytes, now: i64) -> Option<Delivery> {
     // A retained message stands for its subject, wherever the record is stored.
-    let topic = Arc::new(Topic {
-        id: TopicId::from(0_u128),
-        tenant: tenant.clone(),
-        name: TopicName::new(subject).ok()?,
-        shards: Vec::new(),
-        origin: Origin::FirstUse,
-        config: TopicConfig {
-            engine: EngineKind::Rocksdb,
-            retention: Retention { ms: None, bytes: None },
-            captures: Vec::new(),
-            extra: Vec::new(),
-        },
-    });
-    let nowhere = ShardId::new(EngineKind::Rocksdb, GroupId(1), TopicNumber(0), 0);
-    let batch = Batch::live(topic, nowhere, value);
+    let batch = Batch::unstored(tenant, subject, value)?;
     let expired = {
         let record = batch.records().ok()?.get(0)?;
         let at = record.header(header_name::EXPIRES_AT).flatten();

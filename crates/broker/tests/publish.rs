@@ -254,3 +254,31 @@ fn expired_retained_messages_do_not_end_a_page() {
         assert_eq!(found[0].batch.topic.name.as_str(), "r/3");
     });
 }
+
+#[test]
+fn an_announcement_reaches_those_who_subscribe_now_and_nobody_later() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        assert!(!node.core.is_wanted(&tenant, "$news/a"));
+        node.core.announce(&tenant, &message("$news/a", "lost", Guarantee::Live)).expect("a valid subject");
+        let inbox = Inbox::new();
+        let mut subscriber = node.core.subscriber(&tenant, inbox.sink());
+        let mut cursor = subscriber.start_live();
+        for wanted in ["$news/+", "#"] {
+            subscriber.subscribe(&filter(wanted), 7, Start::Now).expect("subscribed");
+        }
+        assert!(node.core.is_wanted(&tenant, "$news/a"));
+        node.core.announce(&tenant, &message("$news/a", "heard", Guarantee::Live)).expect("a valid subject");
+        let delivery = inbox.delivery().await;
+        assert_eq!((values(&delivery), delivery.batch.position), (vec!["heard".to_owned()], None));
+        assert_eq!(delivery.batch.topic.name.as_str(), "$news/a");
+        assert!(inbox.is_empty());
+        subscriber.fall_behind();
+        assert!(catch_up(&mut subscriber, &mut cursor).await.is_empty(), "nothing was stored");
+        let nowhere = node.core.announce(&tenant, &message("", "x", Guarantee::Live));
+        assert_eq!(nowhere, Err(model::ErrorKind::Invalid));
+        let name = TopicName::new("$news/a").expect("legal");
+        assert!(node.core.find_topic(&tenant, &name).await.expect("read").is_none());
+    });
+}

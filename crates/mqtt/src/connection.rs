@@ -19,7 +19,8 @@ use crate::exclusive::{Asking, Exclusives};
 use crate::handlers::auth::ProofExchange;
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, PacketType};
+use crate::observe::Presence;
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::pace::Pace;
 use crate::rights::Rights;
@@ -62,6 +63,8 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) pace: Option<Box<Pace>>,
     /// Its proof of identity, if it named a method.
     pub(crate) exchange: Option<Box<ProofExchange>>,
+    /// What is said of it to others.
+    pub(crate) presence: Box<Presence>,
     /// Topic aliases towards a client that permits some.
     pub(crate) aliases: Option<Box<Used>>,
 }
@@ -94,6 +97,11 @@ impl Close {
     /// The client said good-bye.
     pub(crate) const fn by_client(publishes_will: bool) -> Self {
         Self { tell: None, publishes_will }
+    }
+
+    /// What a 5.0 client is told; none if it said good-bye itself.
+    pub(crate) fn told(self) -> Option<ReasonCode> {
+        self.tell.map(|(reason, _)| reason)
     }
 
     pub(crate) fn publishes_will(self) -> bool {
@@ -130,6 +138,7 @@ impl<B: Broker> Connection<B> {
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe, turn),
             Packet::Pingreq => {
                 encode_pingresp(turn.output.buffer());
+                self.shared.metrics.note_sent(PacketType::Pingresp);
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(disconnect),
@@ -301,6 +310,7 @@ impl<B: Broker> Connection<B> {
             peer: self.peer,
             rights: &self.rights,
             client: &self.client,
+            tally: &mut self.presence.tally,
             limit: usize::from(self.limit),
             persistent,
             now: turn.now,
@@ -313,10 +323,11 @@ impl<B: Broker> Connection<B> {
     pub(crate) fn send_acks(&mut self, turn: &mut Turn<'_>) -> Result<(), Close> {
         let Some(incoming) = &mut self.incoming else { return Ok(()) };
         while let Some(owed) = incoming.acks.next() {
-            let kind = match owed.of {
-                AckOf::Qos1 => AckKind::Puback,
-                AckOf::Qos2 => AckKind::Pubrec,
+            let (kind, packet) = match owed.of {
+                AckOf::Qos1 => (AckKind::Puback, PacketType::Puback),
+                AckOf::Qos2 => (AckKind::Pubrec, PacketType::Pubrec),
             };
+            self.shared.metrics.note_sent(packet);
             let result = owed.result.unwrap_or(Ok(()));
             if owed.of == AckOf::Qos2
                 && let Some(Received::Undecided(group)) = incoming.received.get(&owed.id.get()).copied()
@@ -388,22 +399,24 @@ impl<B: Broker> Connection<B> {
                 let why = reason_of_refusal(&codes);
                 let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_suback(&codes, turn.output.buffer(), &self.peer);
-                self.note_unsayable(encoded.is_err());
+                self.note_answered(PacketType::Suback, encoded.is_err());
                 self.with_outgoing(turn, |outgoing, link| outgoing.send_retained(jobs, link));
             }
             Waiting::Unsuback { packet_id, codes } => {
                 let why = reason_of_refusal(&codes);
                 let exchange = Exchange { packet_id, properties: why.view() };
                 let encoded = exchange.encode_unsuback(&codes, turn.output.buffer(), &self.peer);
-                self.note_unsayable(encoded.is_err());
+                self.note_answered(PacketType::Unsuback, encoded.is_err());
             }
             Waiting::Publish(_) | Waiting::Release(_) => {}
         }
     }
 
-    fn note_unsayable(&self, unsayable: bool) {
+    fn note_answered(&self, packet: PacketType, unsayable: bool) {
         if unsayable {
             debug!(client = %self.client, "an answer is larger than the client accepts");
+        } else {
+            self.shared.metrics.note_sent(packet);
         }
     }
 
@@ -418,6 +431,7 @@ impl<B: Broker> Connection<B> {
         for id in ids {
             incoming.received.remove(&id.get());
             encode_ack(AckKind::Pubcomp, id, turn.output.buffer());
+            self.shared.metrics.note_sent(PacketType::Pubcomp);
         }
         Ok(())
     }
@@ -486,12 +500,12 @@ impl<B: Broker> Connection<B> {
             let disconnect = Disconnect { reason, properties: why.view() };
             // A DISCONNECT of three bytes fits every client; what explains it is left out if need be.
             let _ = disconnect.encode(turn.output.buffer(), &self.peer);
+            self.shared.metrics.note_sent(PacketType::Disconnect);
         }
     }
 
     /// Publishes the will if there is one, and gives the session up.
     pub(crate) fn leave(mut self, publishes_will: bool) {
-        self.shared.metrics.connections.subtract(1);
         self.shared.present.borrow_mut().remove(self.place);
         let will = self.will.take().filter(|_| publishes_will);
         let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));

@@ -17,6 +17,7 @@ mod handlers;
 mod inbox;
 mod incoming;
 mod metrics;
+mod observe;
 mod outgoing;
 mod pace;
 mod rewrite;
@@ -32,7 +33,11 @@ mod window;
 pub use auto::{AutoSubscribe, AutoSubscribeError};
 pub use config::MqttConfig;
 pub use inbox::Event;
-pub use metrics::{Metrics, Sample};
+pub use metrics::Metrics;
+pub use observe::{
+    Happening, HistoryEvent, Observatory, ObserveConfig, SlowConfig, SlowSubscription, TopicMetricError,
+    TopicReading,
+};
 pub use pace::RateLimit;
 pub use rewrite::{Rewrite, RewriteAction, RewriteError};
 pub use session::{Front, Session};

@@ -25,7 +25,8 @@ use crate::exclusive;
 use crate::handlers::auth::{Proving, Step};
 use crate::handlers::connect::{self, Opening};
 use crate::inbox::{Event, Inbox, Told};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PacketType};
+use crate::observe::{Departure, Observatory, Presence};
 use crate::will;
 
 /// Output above which a connection is no longer read. Deliveries stop long before; what is left is answers to a client that
@@ -48,6 +49,8 @@ pub(crate) struct Shared<B: Broker> {
     pub(crate) metrics: Arc<Metrics>,
     /// Those that hear of changed rights.
     pub(crate) present: RefCell<Slab<Rc<Inbox>>>,
+    /// Of the node.
+    pub(crate) observatory: Observatory,
     /// Properties under construction: borrowed for one packet at a time.
     pub(crate) properties: RefCell<PropertiesBuf>,
 }
@@ -65,13 +68,19 @@ impl<B: Broker> Shared<B> {
 }
 
 impl<B: Broker> Front<B> {
-    /// The front of one core, in the default tenant. To be used on that core's `LocalSet`.
+    /// The front of one core, in the default tenant. To be used on that core's `LocalSet`. It is observed alone.
     pub fn new(config: MqttConfig, broker: B) -> Self {
+        Self::observed(config, broker, &Observatory::default())
+    }
+
+    /// The same, with what all fronts of a node share.
+    pub fn observed(config: MqttConfig, broker: B, observatory: &Observatory) -> Self {
         let shared = Shared {
             config,
             broker,
             tenant: TenantId::default(),
-            metrics: Arc::default(),
+            metrics: observatory.add_front(),
+            observatory: observatory.clone(),
             present: RefCell::default(),
             properties: RefCell::default(),
         };
@@ -107,6 +116,7 @@ impl<B: Broker> Front<B> {
             shared: Rc::clone(&self.shared),
             inbox,
             peer: Rc::new(peer),
+            presence: None,
             phase: Phase::New,
             // The driver's clock is tokio's as well.
             connect_by: tokio::time::Instant::now().into_std() + self.shared.config.connect_timeout,
@@ -126,6 +136,8 @@ pub struct Session<B: Broker> {
     shared: Rc<Shared<B>>,
     inbox: Rc<Inbox>,
     peer: Rc<net::Peer>,
+    /// What CONNECT said, until it is answered.
+    presence: Option<Box<Presence>>,
     phase: Phase<B>,
     connect_by: Instant,
     /// The peer does not read what we send: we do not read what it sends.
@@ -145,6 +157,7 @@ impl<B: Broker> net::Session for Session<B> {
     type Event = Event;
 
     fn handle_input(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
+        let unwritten = turn.output.len();
         if let Phase::Open(connection) = &mut self.phase {
             connection.hear(turn.now);
         }
@@ -156,10 +169,12 @@ impl<B: Broker> net::Session for Session<B> {
             }
         }
         input.advance(at);
-        self.finish(turn);
+        self.shared.metrics.bytes_in.add(at as u64);
+        self.finish(unwritten, turn);
     }
 
     fn handle_event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        let unwritten = turn.output.len();
         match (event.0, &mut self.phase) {
             (Told::Claimed(claimed), Phase::Claiming(_)) => self.open(*claimed, turn),
             (told, Phase::Open(connection)) => {
@@ -169,10 +184,11 @@ impl<B: Broker> net::Session for Session<B> {
             // The connection is on its way out.
             (_, Phase::New | Phase::Proving(_) | Phase::Claiming(_) | Phase::Closed) => {}
         }
-        self.finish(turn);
+        self.finish(unwritten, turn);
     }
 
     fn handle_deadline(&mut self, turn: &mut Turn<'_>) {
+        let unwritten = turn.output.len();
         match &mut self.phase {
             Phase::New | Phase::Proving(_) => {
                 debug!(peer = %self.peer, "no CONNECT came in time, or no proof");
@@ -189,24 +205,28 @@ impl<B: Broker> net::Session for Session<B> {
             }
             Phase::Claiming(_) | Phase::Closed => {}
         }
-        self.finish(turn);
+        self.finish(unwritten, turn);
     }
 
     fn handle_drained(&mut self, turn: &mut Turn<'_>) {
+        let unwritten = turn.output.len();
         self.choked = false;
         if let Phase::Open(connection) = &mut self.phase {
             connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
         }
-        self.finish(turn);
+        self.finish(unwritten, turn);
     }
 
     fn handle_shutdown(&mut self, turn: &mut Turn<'_>) {
+        let unwritten = turn.output.len();
         self.end_if(Err(Close::fault(ReasonCode::ServerShuttingDown)), turn);
+        self.finish(unwritten, turn);
     }
 
     fn handle_closed(&mut self, closed: Closed) {
         debug!(peer = %self.peer, why = ?closed, "connection closed");
         if let Phase::Open(connection) = std::mem::replace(&mut self.phase, Phase::Closed) {
+            connection.note_departure(&Departure::of_connection(closed));
             (*connection).leave(true);
         }
         self.inbox.close();
@@ -248,7 +268,9 @@ impl<B: Broker> Session<B> {
                     // It is looked at again.
                     return None;
                 }
-                connection.note_taken(len, matches!(packet, Packet::Publish(_)), turn.now);
+                let is_publish = matches!(packet, Packet::Publish(_));
+                self.shared.metrics.note_received(bytes, len, is_publish);
+                connection.note_taken(len, is_publish, turn.now);
                 self.end_if(handled, turn);
                 Some(len)
             }
@@ -268,12 +290,16 @@ impl<B: Broker> Session<B> {
             Decoder { expect: Expect::Connect, packet_size_max: self.shared.config.packet_bytes_max };
         match decoder.decode(bytes) {
             Decoded::Packet(Packet::Connect(packet), len) => {
-                match Opening::of(&self.shared, &packet, &self.peer) {
-                    Ok(opening) => match Proving::begin(opening, &packet, &self.shared) {
-                        Ok(step) => self.go_on(step, turn),
-                        Err(reason) => self.refuse(&connect::peer_of(&packet), reason, turn),
-                    },
-                    Err(reason) => self.refuse(&connect::peer_of(&packet), reason, turn),
+                self.shared.metrics.note_received(bytes, len, false);
+                let now = self.shared.broker.wall_ms();
+                self.presence = Some(Box::new(Presence::new(&self.peer, &packet, now)));
+                let opening = Opening::of(&self.shared, &packet, &self.peer);
+                match opening.and_then(|opening| Proving::begin(opening, &packet, &self.shared)) {
+                    Ok(step) => self.go_on(step, turn),
+                    Err(reason) => {
+                        self.note_refused(packet.client_id, reason);
+                        self.refuse(&connect::peer_of(&packet), reason, turn);
+                    }
                 }
                 Some(len)
             }
@@ -340,19 +366,32 @@ impl<B: Broker> Session<B> {
         let Phase::Claiming(opening) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         match claimed {
             Ok(claimed) => {
-                let parts = (Rc::clone(&self.shared), Rc::clone(&self.inbox));
+                let Some(presence) = self.presence.take() else { return };
+                let parts = (Rc::clone(&self.shared), Rc::clone(&self.inbox), presence);
                 self.phase = Phase::Open(connect::accept(*opening, claimed, parts, turn));
                 if self.inbox.is_wanted() {
                     // Somebody claimed the session while we did, and was told to wait for us.
                     self.end_if(Err(Close::fault(ReasonCode::SessionTakenOver)), turn);
                 }
             }
-            Err(reason) => self.refuse(opening.peer(), reason, turn),
+            Err(reason) => {
+                self.note_refused(opening.client(), reason);
+                self.refuse(opening.peer(), reason, turn);
+            }
+        }
+    }
+
+    /// A CONNECT of this client is refused.
+    fn note_refused(&self, client: &str, reason: ReasonCode) {
+        if let Some(presence) = &self.presence {
+            let event = presence.refused(reason, self.shared.broker.wall_ms());
+            self.shared.observatory.history().add(client, event);
         }
     }
 
     fn refuse(&mut self, peer: &Peer, reason: ReasonCode, turn: &mut Turn<'_>) {
         self.shared.metrics.connects_refused.add(1);
+        self.shared.metrics.note_sent(PacketType::Connack);
         connect::refuse(peer, reason, turn);
         self.phase = Phase::Closed;
         turn.close();
@@ -370,16 +409,18 @@ impl<B: Broker> Session<B> {
         let Phase::Open(connection) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         connection.say_good_bye(close, turn);
         turn.close();
+        connection.note_departure(&Departure::of_close(close));
         (*connection).leave(close.publishes_will());
         self.inbox.close();
     }
 
-    /// The end of each call: begins the writes that it asked for.
+    /// The end of each call, which began with so many bytes `unwritten`: begins the writes that it asked for.
     #[inline]
-    fn finish(&mut self, turn: &mut Turn<'_>) {
+    fn finish(&mut self, unwritten: usize, turn: &mut Turn<'_>) {
         if let Phase::Open(connection) = &mut self.phase {
             connection.finish(turn);
         }
+        self.shared.metrics.bytes_out.add((turn.output.len() - unwritten) as u64);
         self.choked = turn.output.is_full() && turn.output.len() > CHOKE_BYTES;
     }
 }

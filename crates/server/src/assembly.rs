@@ -16,6 +16,7 @@ mod admission;
 mod certificates;
 mod consensus_thread;
 mod cores;
+mod fronts;
 mod house;
 mod listeners;
 mod mqtt_listeners;
@@ -40,7 +41,7 @@ use tracing::{error, info};
 use self::access::{Given, Opened};
 use self::certificates::Certificates;
 use self::consensus_thread::Consensus;
-use self::cores::Fronts;
+use self::cores::Ingredients;
 use self::listeners::Listeners;
 use self::providers::ProviderError;
 use self::settings::{broker_config, core_count, node_config, reader_count};
@@ -132,10 +133,10 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let house = house.map_err(StartError::system("start a thread"))?;
     let listening = listeners.listening().to_vec();
     let (core_sockets, http_socket, socket_files) = listeners.into_sockets();
-    let fronts =
-        Fronts { config: &config, shared: &shared, certificates: &certificates, listening: &listening };
-    let cores = cores::start(fronts, follower, core_sockets, &shutdown)?;
-    let http = start_http(Admin::new(Arc::clone(&shared)), http_socket, shutdown.clone());
+    let ingredients =
+        Ingredients { config: &config, shared: &shared, certificates: &certificates, listening: &listening };
+    let (cores, fronts) = cores::start(ingredients, follower, core_sockets, &shutdown)?;
+    let http = start_http(Admin::new(Arc::clone(&shared), fronts.samples()), http_socket, shutdown.clone());
     let http = http.map_err(StartError::system("start a thread"))?;
     listeners::write_file(&config.node.data_dir, &listening)
         .map_err(StartError::system("write listeners.json"))?;

@@ -8,5 +8,5 @@ mod to_record;
 mod tests;
 
 pub(crate) use from_record::{Expired, Reading, identify, topic_of};
-pub(crate) use names::PUBLISHER;
+pub(crate) use names::{PUBLISHER, RETAINED_STATE};
 pub(crate) use to_record::Inbound;

@@ -9,6 +9,9 @@ pub(super) const PAYLOAD_FORMAT: &str = "mqtt.payload-format";
 pub(super) const QOS: &str = "mqtt.qos";
 /// The publication had RETAIN set.
 pub(super) const RETAIN: &str = "mqtt.retain";
+/// Headers of what the broker itself says of its state: QoS 0, retained.
+pub(crate) const RETAINED_STATE: &[(&[u8], Option<&[u8]>)] =
+    &[(QOS.as_bytes(), Some(b"0")), (RETAIN.as_bytes(), Some(b"1"))];
 /// Client identifier of the publisher, for No Local.
 pub(crate) const PUBLISHER: &str = "mqtt.publisher";
 /// In front of a user property whose name would be taken for ours.

@@ -22,6 +22,8 @@ use crate::exclusive::{Exclusives, Grant};
 use crate::handlers::auth::{ProofExchange, is_proved};
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
+use crate::metrics::PacketType;
+use crate::observe::{Presence, is_reserved};
 use crate::outgoing::{Outgoing, is_shared};
 use crate::pace::Pace;
 use crate::rewrite;
@@ -110,6 +112,9 @@ impl Opening {
             Some(will) => {
                 let topic = rewrite::topic(&config.rewrites, will.topic, &who);
                 let topic = topic.map_err(|_| ReasonCode::TopicNameInvalid)?;
+                if is_reserved(&topic) {
+                    return Err(ReasonCode::NotAuthorized);
+                }
                 let will = WillPacket { topic: &topic, ..*will };
                 Some(Box::new(Will::of(&will).ok_or(ReasonCode::PacketTooLarge)?))
             }
@@ -139,6 +144,10 @@ impl Opening {
             alias_max: properties.topic_alias_maximum().unwrap_or(0).min(config.topic_alias_max),
             will,
         })
+    }
+
+    pub(crate) fn client(&self) -> &str {
+        &self.client
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -370,19 +379,19 @@ async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State, client: &str) {
 pub(crate) fn accept<B: Broker>(
     opening: Opening,
     claimed: Claimed,
-    parts: (Rc<Shared<B>>, Rc<Inbox>),
+    parts: (Rc<Shared<B>>, Rc<Inbox>, Box<Presence>),
     turn: &mut Turn<'_>,
 ) -> Box<Connection<B>> {
-    let (shared, inbox) = parts;
-    answer(&opening, claimed.state.is_some(), &shared, turn);
+    let (shared, inbox, mut presence) = parts;
+    let is_present = claimed.state.is_some();
+    answer(&opening, is_present, &shared, turn);
     let rights = Box::new(Rights::new(claimed.rights, turn.now, shared.broker.wall_ms()));
     let mut identity = opening.identity;
     if let (Some(identity), Some(user)) = (&mut identity, rights.user()) {
         identity.user = Some((&*user).into());
     }
     let place = shared.present.borrow_mut().insert(Rc::clone(&inbox));
-    shared.metrics.connects_accepted.add(1);
-    shared.metrics.connections.add(1);
+    presence.keep_alive = opening.keep_alive;
     let mut connection = Box::new(Connection {
         client: opening.client,
         peer: opening.peer,
@@ -404,9 +413,11 @@ pub(crate) fn accept<B: Broker>(
         exclusive: claimed.grant.map(|mut grant| Box::new(Exclusives::of(grant.take()))),
         identity,
         pace: Pace::new(shared.config.rate_limit, turn.now),
+        presence,
         shared,
         inbox,
     });
+    connection.note_arrival(is_present);
     if !claimed.received.is_empty() {
         connection.incoming().received = claimed.received;
     }
@@ -421,6 +432,7 @@ pub(crate) fn accept<B: Broker>(
         connection.with_outgoing(turn, |outgoing, link| outgoing.advance(link));
     }
     connection.auto_subscribe(turn);
+    connection.count_subscriptions();
     connection
 }
 
@@ -450,6 +462,8 @@ fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, tu
     if connack.encode(turn.output.buffer(), &opening.peer).is_err() {
         // A client whose maximum is below the shortest CONNACK cannot be told anything.
         turn.close();
+    } else {
+        shared.metrics.note_sent(PacketType::Connack);
     }
 }
 

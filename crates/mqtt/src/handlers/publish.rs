@@ -12,6 +12,7 @@ use crate::connection::{Close, Connection};
 use crate::convert::Inbound;
 use crate::incoming::{AckOf, Received, ReceivedRows};
 use crate::metrics::DropReason;
+use crate::observe::is_reserved;
 use crate::rewrite::{self, Unusable};
 use crate::subscription::subject_of;
 
@@ -52,15 +53,34 @@ impl<B: Broker> Connection<B> {
         kind: ErrorKind,
         turn: &mut Turn<'_>,
     ) -> Result<(), Close> {
-        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        self.note_published(publish);
         match publish.delivery {
             Delivery::AtMostOnce => {
-                self.shared.metrics.drop_one(DropReason::Refused);
+                self.note_unstored(publish, DropReason::Refused);
                 Ok(())
             }
             Delivery::AtLeastOnce { id, .. } => self.note_pushed(id, AckOf::Qos1, Err(kind), turn),
             Delivery::ExactlyOnce { id, .. } => self.note_pushed(id, AckOf::Qos2, Err(kind), turn),
         }
+    }
+
+    #[inline]
+    fn note_published(&mut self, publish: &Publish<'_>) {
+        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        self.presence.tally.received += 1;
+        let topics = self.shared.observatory.topics();
+        if topics.is_any() {
+            let (qos, bytes) = (publish.delivery.qos(), publish.payload.len());
+            topics.each(&subject_of(publish.topic), |metric| metric.note_in(qos, bytes));
+        }
+    }
+
+    /// A publication of QoS 0 is not taken.
+    fn note_unstored(&mut self, publish: &Publish<'_>, reason: DropReason) {
+        let topics = self.shared.observatory.topics();
+        topics.each(&subject_of(publish.topic), |metric| metric.note_dropped(1));
+        self.shared.metrics.drop_one(reason);
+        self.presence.tally.dropped[reason as usize] += 1;
     }
 
     /// The topic that a PUBLISH with an alias means; a topic that is named has the alias from now on [MQTT-3.3.2-7].
@@ -77,20 +97,20 @@ impl<B: Broker> Connection<B> {
 
     #[inline]
     fn take_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
-        self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
+        self.note_published(publish);
         let subject = subject_of(publish.topic);
         match publish.delivery {
             Delivery::AtMostOnce => match self.push(publish, &subject, &[]) {
                 Ok(_) => Ok(()),
                 Err(ErrorKind::Denied) => {
-                    self.shared.metrics.drop_one(DropReason::Denied);
+                    self.note_unstored(publish, DropReason::Denied);
                     match self.shared.config.disconnects_denied {
                         true => Err(Close::fault(ReasonCode::NotAuthorized)),
                         false => Ok(()),
                     }
                 }
                 Err(_) => {
-                    self.shared.metrics.drop_one(DropReason::Refused);
+                    self.note_unstored(publish, DropReason::Refused);
                     Ok(())
                 }
             },
@@ -130,8 +150,13 @@ impl<B: Broker> Connection<B> {
         let client = is_marked.then(|| self.client.clone());
         let inbound =
             Inbound { publish, subject, qos: publish.delivery.qos(), publisher: client.as_deref(), rows };
-        if let Some(delayed) = subject.strip_prefix(DELAYED) {
-            return self.push_later(&inbound, delayed);
+        if subject.starts_with('$') {
+            if let Some(delayed) = subject.strip_prefix(DELAYED) {
+                return self.push_later(&inbound, delayed);
+            }
+            if is_reserved(subject) {
+                return Err(ErrorKind::Denied);
+            }
         }
         self.check_may_publish(&inbound)?;
         let shared = self.shared.clone();
@@ -145,6 +170,9 @@ impl<B: Broker> Connection<B> {
         let delay_ms = delay_ms(seconds).ok_or(model::ErrorKind::Invalid)?;
         if subject.is_empty() || subject.starts_with(DELAYED) {
             return Err(model::ErrorKind::Invalid);
+        }
+        if is_reserved(subject) {
+            return Err(ErrorKind::Denied);
         }
         let due_ms = self.shared.broker.wall_ms().saturating_add_unsigned(delay_ms);
         let inbound = Inbound { subject, ..*inbound };

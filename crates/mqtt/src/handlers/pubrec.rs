@@ -5,6 +5,7 @@ use net::Turn;
 use wire::mqtt::{Ack, AckKind, Properties, ReasonCode, Version};
 
 use crate::connection::{Close, Connection};
+use crate::metrics::PacketType;
 use crate::saver::Waiting;
 use crate::window::Step;
 
@@ -53,5 +54,6 @@ impl<B: Broker> Connection<B> {
         let pubrel = Ack { packet_id: ack.packet_id, reason, properties: Properties::EMPTY };
         // Five bytes fit every client.
         let _ = pubrel.encode(AckKind::Pubrel, turn.output.buffer(), &self.peer);
+        self.shared.metrics.note_sent(PacketType::Pubrel);
     }
 }

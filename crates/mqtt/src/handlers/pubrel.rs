@@ -6,6 +6,7 @@ use wire::mqtt::{Ack, AckKind, Properties, ReasonCode, Version, encode_ack};
 
 use crate::connection::{Close, Connection};
 use crate::incoming::Received;
+use crate::metrics::PacketType;
 
 impl<B: Broker> Connection<B> {
     /// PUBCOMP follows when the identifier's row is gone; the rows of one turn are deleted together.
@@ -22,6 +23,7 @@ impl<B: Broker> Connection<B> {
             Some(Received::Stored(_)) => {
                 self.incoming().received.remove(&id.get());
                 encode_ack(AckKind::Pubcomp, id, turn.output.buffer());
+                self.shared.metrics.note_sent(PacketType::Pubcomp);
             }
             // PUBCOMP is on its way.
             Some(Received::Releasing) => {}
@@ -39,5 +41,6 @@ impl<B: Broker> Connection<B> {
         let pubcomp = Ack { packet_id: ack.packet_id, reason, properties: Properties::EMPTY };
         // Five bytes fit every client.
         let _ = pubcomp.encode(AckKind::Pubcomp, turn.output.buffer(), &self.peer);
+        self.shared.metrics.note_sent(PacketType::Pubcomp);
     }
 }

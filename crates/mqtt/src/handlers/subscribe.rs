@@ -44,6 +44,7 @@ impl<B: Broker> Connection<B> {
                 match self.subscribe(&text, options, identifier) {
                     Ok((code, job)) => {
                         jobs.extend(job);
+                        self.note_subscribed(&text, options);
                         code
                     }
                     Err(code) => {
@@ -53,6 +54,7 @@ impl<B: Broker> Connection<B> {
                 }
             })
             .collect();
+        self.count_subscriptions();
         let answer = Waiting::Suback { packet_id: subscribe.packet_id, codes, jobs };
         self.answer_durably(answer, turn);
         Ok(())

@@ -32,6 +32,7 @@ impl<B: Broker> Connection<B> {
                 let was_there = self.outgoing.as_mut().is_some_and(|outgoing| outgoing.unsubscribe(&text));
                 if was_there {
                     self.release_exclusive(&text);
+                    self.note_unsubscribed(&text);
                 }
                 match (was_there, TopicFilter::parse(&text)) {
                     (true, _) => ReasonCode::Success,
@@ -40,6 +41,7 @@ impl<B: Broker> Connection<B> {
                 }
             })
             .collect();
+        self.count_subscriptions();
         self.answer_durably(Waiting::Unsuback { packet_id: unsubscribe.packet_id, codes }, turn);
         Ok(())
     }

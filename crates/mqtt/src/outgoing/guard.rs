@@ -36,13 +36,13 @@ impl Outgoing {
 
     /// Whether a message may go to the client now, for a subscription of this QoS; if not, it is counted.
     #[inline]
-    pub(super) fn may_receive<B: Broker>(&mut self, subject: &str, qos: Qos, link: &Link<'_, B>) -> bool {
+    pub(super) fn may_receive<B: Broker>(&mut self, subject: &str, qos: Qos, link: &mut Link<'_, B>) -> bool {
         if !self.asks(link) {
             return true;
         }
         let may = link.rights.may_receive(subject, qos);
         if !may {
-            link.shared.metrics.drop_one(DropReason::Denied);
+            link.note_dropped(DropReason::Denied, 1, subject);
         }
         may
     }

@@ -22,10 +22,12 @@ use std::time::Instant;
 use broker::routing::Filter;
 use broker::{Batch, Broker, CatchUp, Cursor, Delivery, Picked, Start, Subscriber};
 use net::Output;
-use wire::mqtt::{AckKind, Peer, encode_ack};
+use wire::mqtt::{AckKind, Peer, Qos, encode_ack};
 
 use crate::aliases::Used;
 use crate::inbox::{Inbox, Told};
+use crate::metrics::{DropReason, Metrics, PacketType};
+use crate::observe::{Counted, Observatory, Tally};
 use crate::rights::Rights;
 use crate::saver::Saver;
 use crate::session::Shared;
@@ -59,11 +61,40 @@ pub(crate) struct Link<'a, B: Broker> {
     pub(crate) peer: Peer,
     pub(crate) rights: &'a Rights,
     pub(crate) client: &'a str,
+    pub(crate) tally: &'a mut Tally,
     /// Exchanges that may be in flight.
     pub(crate) limit: usize,
     /// The session outlives its connection.
     pub(crate) persistent: bool,
     pub(crate) now: Instant,
+}
+
+impl<B: Broker> Link<'_, B> {
+    /// So many messages were sent, in PUBLISH packets of so many bytes together.
+    #[inline]
+    fn note_sent(&mut self, qos: Qos, count: usize, bytes: usize) {
+        let metrics = &self.shared.metrics;
+        metrics.publishes_out[qos as usize].add(count as u64);
+        metrics.publish_bytes_out.add(bytes as u64);
+        self.tally.sent += count as u64;
+    }
+
+    /// So many messages on a subject are not sent.
+    fn note_dropped(&mut self, reason: DropReason, count: u64, subject: &str) {
+        self.shared.metrics.drop_many(reason, count);
+        self.tally.dropped[reason as usize] += count;
+        if reason != DropReason::Header {
+            self.shared.observatory.topics().each(subject, |metric| metric.note_dropped(count));
+        }
+    }
+
+    /// A message with this timestamp goes to the client now: how late is it?
+    #[inline]
+    fn note_latency(&self, subject: &str, timestamp_ms: impl FnOnce() -> i64) {
+        if let Some(slow) = self.shared.observatory.slow() {
+            slow.note((self.client, subject), timestamp_ms(), self.shared.broker.wall_ms());
+        }
+    }
 }
 
 /// Subscriptions and deliveries of a client.
@@ -86,6 +117,7 @@ pub(crate) struct Outgoing {
     retained: Option<Box<RetainedWork>>,
     memberships: Option<Box<Memberships>>,
     guard: Guard,
+    counted: Option<Box<Counted>>,
 }
 
 struct Partial {
@@ -154,6 +186,7 @@ impl Outgoing {
             retained: None,
             memberships: None,
             guard: Guard::default(),
+            counted: None,
         }
     }
 
@@ -211,6 +244,12 @@ impl Outgoing {
             self.no_local.retain(|known| *known != filter);
         }
         true
+    }
+
+    /// Tells what is observed which subscriptions there are.
+    pub(crate) fn count_subscriptions(&mut self, observatory: &Observatory, metrics: &Arc<Metrics>) {
+        let counted = self.counted.get_or_insert_with(|| Box::new(Counted::new(observatory, metrics)));
+        counted.set(self.subscriptions.iter().map(|known| &*known.text));
     }
 
     /// Whether what is published to `subject` has to bear its publisher's name.
@@ -369,6 +408,7 @@ impl Outgoing {
     pub(crate) fn release<B: Broker>(&mut self, id: NonZeroU16, link: &mut Link<'_, B>) {
         if self.window.set_step(id, Step::Released) {
             encode_ack(AckKind::Pubrel, id, link.output.buffer());
+            link.shared.metrics.note_sent(PacketType::Pubrel);
         }
     }
 

@@ -104,6 +104,7 @@ impl Outgoing {
         let (exactly_once, retain) = (entry.exactly_once, entry.message.origin.retain);
         let qos = if exactly_once { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
         let identifier = std::num::NonZeroU32::new(entry.message.origin.identifier);
+        let topic = entry.message.origin.topic.clone();
         let shared = link.shared;
         let found = found.filter(|found| self.may_receive(&found.subject, qos, link));
         let mut properties = shared.properties.borrow_mut();
@@ -119,10 +120,9 @@ impl Outgoing {
         });
         if sent {
             self.window.set_step(id, Step::Sent);
-            shared.metrics.publishes_out[if exactly_once { 2 } else { 1 }].add(1);
         } else {
             // Trimmed, expired, denied, or too large for the client: as if it had been delivered.
-            shared.metrics.drop_one(DropReason::Expired);
+            link.note_dropped(DropReason::Expired, 1, topic.as_str());
             self.window.remove(id);
         }
     }

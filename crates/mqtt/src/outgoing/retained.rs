@@ -14,6 +14,8 @@ use super::{Held, Link, Outgoing};
 use crate::convert::identify;
 use crate::inbox::Told;
 use crate::metrics::DropReason;
+use crate::observe::is_reserved;
+use crate::session::Shared;
 use crate::state::Origin;
 use crate::subscription::{Grant, Tag};
 
@@ -138,7 +140,7 @@ impl Outgoing {
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let Ok(reading) = source.read(&link.peer, || shared.broker.wall_ms(), &mut properties) else {
-            shared.metrics.drop_one(DropReason::Expired);
+            link.note_dropped(DropReason::Expired, 1, source.subject);
             return Sent::Done;
         };
         let tags = [tag.0];
@@ -169,6 +171,15 @@ impl RetainedWork {
             self.superseded.clear();
         }
         self.reading = true;
+        if is_reserved(job.filter.as_str()) {
+            // Known at once, and all of it.
+            let Shared { observatory, broker, tenant, .. } = &**link.shared;
+            let is_first = self.after.is_none();
+            let deliveries =
+                if is_first { observatory.retained(broker, tenant, &job.filter) } else { Vec::new() };
+            link.inbox.post(Told::Retained(Box::new(RetainedPage { deliveries })));
+            return;
+        }
         let (shared, inbox) = (Rc::clone(link.shared), Rc::clone(link.inbox));
         let (filter, after) = (job.filter.clone(), self.after.clone());
         link.shared.spawn(async move {

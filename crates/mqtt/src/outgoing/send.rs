@@ -57,9 +57,25 @@ impl<'a> Source<'a> {
         Reading::of(&self.record, self.captured, wall_ms, properties)
     }
 
-    /// Appends the PUBLISH. What is said of the record stands in `properties`; a topic alias comes to it.
+    /// Appends the PUBLISH, and counts it. What is said of the record stands in `properties`; a topic alias comes to it.
     #[inline]
     pub(super) fn encode<B: Broker>(
+        &self,
+        how: (mqtt::Delivery, bool),
+        properties: &mut PropertiesBuf,
+        link: &mut Link<'_, B>,
+    ) -> Result<(), EncodeError> {
+        let before = link.output.len();
+        self.encode_uncounted(how, properties, link)?;
+        let (qos, bytes) = (how.0.qos(), link.output.len() - before);
+        link.note_sent(qos, 1, bytes);
+        let payload = || self.record.value().unwrap_or_default().len();
+        link.shared.observatory.topics().each(self.subject, |metric| metric.note_out(qos, 1, payload()));
+        Ok(())
+    }
+
+    #[inline]
+    fn encode_uncounted<B: Broker>(
         &self,
         how: (mqtt::Delivery, bool),
         properties: &mut PropertiesBuf,
@@ -123,7 +139,7 @@ impl Outgoing {
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let Ok(reading) = source.read(&link.peer, || shared.broker.wall_ms(), &mut properties) else {
-            shared.metrics.drop_one(DropReason::Expired);
+            link.note_dropped(DropReason::Expired, 1, source.subject);
             return Sent::Done;
         };
         let mut grant = Grant::new(tags);
@@ -140,8 +156,11 @@ impl Outgoing {
         let qos = published.min(grant.qos());
         let retain = reading.retain && grant.retain_as_published();
         identify(&mut properties, grant.identifiers());
-        shared.metrics.drop_many(DropReason::Header, reading.left_out);
+        if reading.left_out != 0 {
+            link.note_dropped(DropReason::Header, reading.left_out, source.subject);
+        }
         if qos == Qos::AtMostOnce {
+            link.note_latency(source.subject, || source.record.timestamp());
             send_at_most_once(&source, retain, &mut properties, link);
             return Sent::Done;
         }
@@ -154,7 +173,11 @@ impl Outgoing {
             identifier: grant.identifiers().next().map_or(0, |identifier| identifier.get()),
         };
         let held = || Box::new(Held { batch: Arc::clone(batch), tags: tags.into() });
-        self.send_acknowledged((&source, &mut properties), qos, (origin, held), link)
+        let sent = self.send_acknowledged((&source, &mut properties), qos, (origin, held), link);
+        if sent == Sent::Done {
+            link.note_latency(source.subject, || source.record.timestamp());
+        }
+        sent
     }
 
     /// Sends with a packet identifier, if there is room. A QoS 2 PUBLISH of a session that outlives its connection
@@ -189,12 +212,9 @@ impl Outgoing {
         }
         let how = (delivery_of(exactly_once, id, false), retain);
         match source.encode(how, properties, link) {
-            Ok(()) => {
-                self.window.add(entry);
-                link.shared.metrics.publishes_out[qos as usize].add(1);
-            }
+            Ok(()) => self.window.add(entry),
             // As if it had been delivered [MQTT-3.1.2-25].
-            Err(_) => link.shared.metrics.drop_one(DropReason::TooLarge),
+            Err(_) => link.note_dropped(DropReason::TooLarge, 1, source.subject),
         }
         Sent::Done
     }
@@ -204,6 +224,7 @@ impl Outgoing {
         let Some(pending) = self.window.message_mut(id) else { return };
         let Some(held) = pending.held.take() else { return };
         let (index, retain) = (pending.origin.index as usize, pending.origin.retain);
+        let topic = pending.origin.topic.clone();
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let sent = Source::of(&held.batch, index).is_some_and(|source| {
@@ -224,10 +245,9 @@ impl Outgoing {
                 of_share.receipt.settle(of_share.nth);
             }
             self.window.set_step(id, Step::Sent);
-            shared.metrics.publishes_out[Qos::ExactlyOnce as usize].add(1);
         } else {
             // Expired meanwhile, or too large for the client: as if it had been delivered.
-            shared.metrics.drop_one(DropReason::TooLarge);
+            link.note_dropped(DropReason::TooLarge, 1, topic.as_str());
             self.settle(id, link);
         }
     }
@@ -246,13 +266,12 @@ pub(super) fn send_at_most_once<B: Broker>(
     link: &mut Link<'_, B>,
 ) {
     if is_too_slow(link.output) {
-        link.shared.metrics.drop_one(DropReason::Slow);
+        link.note_dropped(DropReason::Slow, 1, source.subject);
         return;
     }
     let how = (mqtt::Delivery::AtMostOnce, retain);
-    match source.encode(how, properties, link) {
-        Ok(()) => link.shared.metrics.publishes_out[0].add(1),
-        Err(_) => link.shared.metrics.drop_one(DropReason::TooLarge),
+    if source.encode(how, properties, link).is_err() {
+        link.note_dropped(DropReason::TooLarge, 1, source.subject);
     }
 }
 
@@ -274,9 +293,8 @@ pub(super) fn deliver_image<B: Broker>(batch: &Arc<Batch>, tags: &[u32], link: &
         return false;
     }
     let Ok(records) = batch.records() else { return true };
-    let metrics = &link.shared.metrics;
     if is_too_slow(link.output) {
-        metrics.drop_many(DropReason::Slow, records.len() as u64);
+        link.note_dropped(DropReason::Slow, records.len() as u64, batch.topic.name.as_str());
         return true;
     }
     let is_v5 = link.peer.version == Version::V5;
@@ -292,7 +310,14 @@ pub(super) fn deliver_image<B: Broker>(batch: &Arc<Batch>, tags: &[u32], link: &
     if image.len() > link.peer.packet_size_max as usize {
         return false;
     }
-    metrics.publishes_out[0].add(records.len() as u64);
+    let topic = batch.topic.name.as_str();
+    link.note_sent(Qos::AtMostOnce, records.len(), image.len());
+    // The first one has waited for the longest time.
+    link.note_latency(topic, || records.get(0).map_or(i64::MAX, |first| first.timestamp()));
+    link.shared.observatory.topics().each(topic, |metric| {
+        let payloads = records.iter().map(|record| record.value().unwrap_or_default().len()).sum();
+        metric.note_out(Qos::AtMostOnce, records.len(), payloads);
+    });
     link.output.push(image);
     true
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use mqtt::{Front, MqttConfig};
+use mqtt::{Front, MqttConfig, Observatory, ObserveConfig};
 use net::{CoreIo, drive};
 use tempfile::TempDir;
 use testkit::TestNode;
@@ -28,6 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Broker {
     node: TestNode,
     front: Rc<Front<broker::Core>>,
+    observatory: Observatory,
     address: SocketAddr,
 }
 
@@ -37,11 +38,19 @@ impl Broker {
     }
 
     pub(crate) async fn with(config: MqttConfig) -> Broker {
-        Broker::over(TestNode::start().await, config).await
+        Broker::over(TestNode::start().await, config, ObserveConfig::default()).await
     }
 
-    async fn over(node: TestNode, config: MqttConfig) -> Broker {
-        let front = Rc::new(Front::new(config, node.core.clone()));
+    /// One that is looked at.
+    pub(crate) async fn observed(config: ObserveConfig) -> Broker {
+        Broker::over(TestNode::start().await, MqttConfig::default(), config).await
+    }
+
+    async fn over(node: TestNode, config: MqttConfig, observed: ObserveConfig) -> Broker {
+        let observatory = Observatory::new(observed);
+        let front = Rc::new(Front::observed(config, node.core.clone(), &observatory));
+        let (observes, core) = (observatory.clone(), node.core.clone());
+        tokio::task::spawn_local(async move { observes.run(core).await });
         front.recover().await.expect("wills can be read");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -54,7 +63,12 @@ impl Broker {
                 tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, std::future::pending()));
             }
         });
-        Broker { node, front, address }
+        Broker { node, front, observatory, address }
+    }
+
+    /// What is observed.
+    pub(crate) fn observatory(&self) -> &Observatory {
+        &self.observatory
     }
 
     /// The node below it.
@@ -92,7 +106,7 @@ impl Broker {
 
     /// On what another one left.
     pub(crate) async fn start_on(dir: TempDir) -> Broker {
-        Broker::over(TestNode::start_on(dir).await, MqttConfig::default()).await
+        Broker::over(TestNode::start_on(dir).await, MqttConfig::default(), ObserveConfig::default()).await
     }
 
     /// Stops it in order. What still runs on this core must end before its directory can be used again.
@@ -409,8 +423,14 @@ impl Client {
     }
 
     pub(crate) async fn message(&mut self) -> Message {
+        self.message_or_ack().await.expect("PUBLISH was expected")
+    }
+
+    /// The next PUBLISH; none if it is PUBACK that comes.
+    pub(crate) async fn message_or_ack(&mut self) -> Option<Message> {
         self.read(|packet| match packet {
-            Packet::Publish(publish) => Message {
+            Packet::Puback(_) => None,
+            Packet::Publish(publish) => Some(Message {
                 topic: publish.topic.to_owned(),
                 payload: publish.payload.to_vec(),
                 qos: publish.delivery.qos(),
@@ -421,7 +441,7 @@ impl Client {
                 ),
                 retain: publish.retain,
                 properties: format!("{:?}", publish.properties),
-            },
+            }),
             other => panic!("PUBLISH was expected: {other:?}"),
         })
         .await

@@ -11,6 +11,7 @@ mod framing;
 mod hand;
 mod identity;
 mod link;
+mod observe;
 mod publish;
 mod reasons;
 mod rules;

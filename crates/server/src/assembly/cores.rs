@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 use super::admission::Admission;
 use super::certificates::Certificates;
+use super::fronts::Fronts;
 use super::listeners::{CoreSockets, Listening};
 use super::mqtt_listeners::{self, MqttListenerPlan};
 use super::settings::{kafka_config, mqtt_config};
@@ -34,6 +35,9 @@ pub(super) const ACCEPTOR: TaskKind =
 /// Consumer groups.
 const COORDINATOR: TaskKind =
     TaskKind { name: "coordinator", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
+/// Values that are published as long as somebody looks at them.
+const OBSERVE: TaskKind =
+    TaskKind { name: "observe", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 /// Endings of sessions.
 const ENDINGS: TaskKind =
     TaskKind { name: "endings", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
@@ -47,14 +51,14 @@ pub(super) const RIGHTS: TaskKind =
 
 /// What the fronts are made of.
 #[derive(Clone, Copy)]
-pub(super) struct Fronts<'a> {
+pub(super) struct Ingredients<'a> {
     pub(super) config: &'a Config,
     pub(super) shared: &'a Arc<Shared>,
     pub(super) certificates: &'a Certificates,
     pub(super) listening: &'a [Listening],
 }
 
-impl Fronts<'_> {
+impl Ingredients<'_> {
     /// A listener as access control knows it.
     pub(super) fn listener(&self, name: &str) -> broker::access::Listener {
         let found = self.listening.iter().find(|listening| listening.name == name);
@@ -79,30 +83,33 @@ struct Plan {
     config: Config,
     shared: Arc<Shared>,
     mqtt: Vec<MqttListenerPlan>,
-    kafka: kafka::Shared,
+    fronts: Fronts,
     kafka_config: Arc<kafka::Config>,
     admission: Admission,
     shutdown: Shutdown,
     ready: Sender<Result<(), StartError>>,
 }
 
-/// Starts all cores; they accept when this returns.
+/// Starts all cores; they accept when this returns. Answers what their fronts share, too.
 pub(super) fn start(
-    fronts: Fronts<'_>,
+    ingredients: Ingredients<'_>,
     follower: Follower,
     sockets: Vec<CoreSockets>,
     shutdown: &Shutdown,
-) -> Result<Vec<CoreThread>, StartError> {
-    let Fronts { config, shared, .. } = fronts;
+) -> Result<(Vec<CoreThread>, Fronts), StartError> {
+    let Ingredients { config, shared, .. } = ingredients;
     let (ready, started) = channel();
-    let (kafka, coordinator) = kafka::Shared::new();
+    let (fronts, coordinator) = Fronts::new(config);
     let all = Admission::new("limits.max_connections", config.limits.max_connections, Instant::now());
     let plan = Plan {
-        mqtt: mqtt_listeners::plans(&fronts, &all),
-        kafka_config: Arc::new(kafka::Config { listener: fronts.listener("kafka"), ..kafka_config(config) }),
+        mqtt: mqtt_listeners::plans(&ingredients, &all),
+        kafka_config: Arc::new(kafka::Config {
+            listener: ingredients.listener("kafka"),
+            ..kafka_config(config)
+        }),
         config: config.clone(),
         shared: Arc::clone(shared),
-        kafka,
+        fronts: fronts.clone(),
         admission: all,
         shutdown: shutdown.clone(),
         ready,
@@ -117,7 +124,7 @@ pub(super) fn start(
         threads.push(CoreThread(thread.map_err(StartError::system("start a thread"))?));
         started.recv().unwrap_or(Err(StartError::Failed))?;
     }
-    Ok(threads)
+    Ok((threads, fronts))
 }
 
 /// What there is one of.
@@ -150,6 +157,8 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
             let _ = plan.ready.send(Err(StartError::Recover(error)));
             return;
         }
+        let (observatory, observed) = (plan.fronts.observatory.clone(), core.clone());
+        tasks.spawn_local(OBSERVE, "observe", async move { observatory.run(observed).await });
         let (endings, schedule, groups) = (core.clone(), core.clone(), core.clone());
         tasks.spawn_local(ENDINGS, "endings", async move { endings.run_endings().await });
         tasks.spawn_local(SCHEDULE, "schedule", async move { schedule.run_schedule().await });
@@ -160,7 +169,8 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
     }
     let io = CoreIo::new();
     for (listener, socket) in plan.mqtt.iter().zip(sockets.mqtt) {
-        mqtt_listeners::listen(listener, socket, &core, &io, (&tasks, &plan.shutdown));
+        let front = mqtt::Front::observed(listener.config(), core.clone(), &plan.fronts.observatory);
+        mqtt_listeners::listen(listener, socket, front, &io, (&tasks, &plan.shutdown));
     }
     listen_kafka(&plan, &tasks, &core, &io, sockets.kafka);
     // The main thread waits for this, unless it is gone.
@@ -180,7 +190,7 @@ async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
 }
 
 fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
-    let front = kafka::Front::new(Arc::clone(&plan.kafka_config), core.clone(), plan.kafka.clone());
+    let front = kafka::Front::new(Arc::clone(&plan.kafka_config), core.clone(), plan.fronts.kafka.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
     let (admission, name) = (plan.admission.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {

@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tracing::{debug, error};
 
 use super::admission::{Admission, Permit};
-use super::cores::{ACCEPTOR, CONNECTION, Fronts, RIGHTS};
+use super::cores::{ACCEPTOR, CONNECTION, Ingredients, RIGHTS};
 use super::listeners::CoreSocket;
 use super::settings::{entrance, mqtt_config, plain_entrance};
 
@@ -30,11 +30,18 @@ pub(super) struct MqttListenerPlan {
     rate: Option<Arc<AcceptRate>>,
 }
 
+impl MqttListenerPlan {
+    /// What its fronts are made with.
+    pub(super) fn config(&self) -> mqtt::MqttConfig {
+        self.config.clone()
+    }
+}
+
 /// The plans of `[mqtt]` and of `[[mqtt.listeners]]`, in the order of their sockets.
-pub(super) fn plans(fronts: &Fronts<'_>, all: &Admission) -> Vec<MqttListenerPlan> {
-    let Fronts { config, certificates, .. } = *fronts;
+pub(super) fn plans(ingredients: &Ingredients<'_>, all: &Admission) -> Vec<MqttListenerPlan> {
+    let Ingredients { config, certificates, .. } = *ingredients;
     let settings = |name: &str, listener| MqttConfig {
-        listener: fronts.listener(name),
+        listener: ingredients.listener(name),
         ..mqtt_config(config, listener)
     };
     let plain = MqttListenerPlan {
@@ -75,13 +82,13 @@ type Permits = (Permit, Option<Permit>);
 pub(super) fn listen(
     plan: &MqttListenerPlan,
     socket: CoreSocket,
-    core: &Core,
+    front: mqtt::Front<Core>,
     io: &CoreIo,
     (tasks, shutdown): (&Tasks, &Shutdown),
 ) {
     let listener = Listener {
         plan: Rc::new(plan.clone()),
-        front: Rc::new(mqtt::Front::new(plan.config.clone(), core.clone())),
+        front: Rc::new(front),
         tasks: tasks.clone(),
         io: io.clone(),
         shutdown: shutdown.clone(),

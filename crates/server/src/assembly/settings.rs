@@ -112,6 +112,21 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
     }
 }
 
+/// How much of MQTT is observed.
+pub(super) fn observe_config(config: &Config) -> mqtt::ObserveConfig {
+    let settings = &config.mqtt;
+    mqtt::ObserveConfig {
+        sys_interval: Some(settings.sys_interval.duration()).filter(|every| !every.is_zero()),
+        history_clients: usize::try_from(settings.history_clients).unwrap_or(usize::MAX),
+        slow: settings.slow_subscriptions.then(|| mqtt::SlowConfig {
+            threshold: settings.slow_threshold.duration(),
+            entries: usize::from(settings.slow_entries),
+            expiry: settings.slow_expiry.duration(),
+        }),
+        topics: settings.topic_metrics.clone(),
+    }
+}
+
 /// What stands before the sessions of `[mqtt]`: nothing.
 pub(super) fn plain_entrance() -> Entrance {
     Entrance {
@@ -203,6 +218,20 @@ mod tests {
         assert_eq!(front.rate_limit, rate);
         assert_eq!(front.response_information, mqtt::Template::parse("answers/${clientid}").ok());
         assert_eq!((front.rewrites.len(), front.auto_subscribe.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_to_be_observed_reaches_the_front() {
+        let mut config = Config::default();
+        let plain = observe_config(&config);
+        assert_eq!((plain.sys_interval, plain.slow), (Some(Duration::from_secs(10)), None));
+        config.mqtt.sys_interval = TimeSpan::seconds(0);
+        config.mqtt.slow_subscriptions = true;
+        config.mqtt.topic_metrics = vec!["a/#".to_owned()];
+        let observed = observe_config(&config);
+        assert_eq!((observed.sys_interval, observed.history_clients), (None, 5_000));
+        assert_eq!(observed.slow, Some(mqtt::SlowConfig::default()));
+        assert_eq!(observed.topics, ["a/#"]);
     }
 
     #[test]

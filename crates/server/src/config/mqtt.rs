@@ -43,6 +43,22 @@ section! {
         pub max_messages_per_second: u32,
         /// Bytes per second that one client may send; above, it is not read for a while.
         pub max_bytes_per_second: Option<ByteSize>,
+        /// How often the values under `$SYS` are published while somebody subscribes to them. 0s: once, when somebody
+        /// subscribes.
+        pub sys_interval: TimeSpan,
+        /// Of how many clients the last events (connected, refused, disconnected and why) are kept in memory, about 2 KiB
+        /// each. 0: of none.
+        pub history_clients: u32,
+        /// Whether the slowest subscriptions are ranked: by the time from a message's timestamp to its sending.
+        pub slow_subscriptions: bool,
+        /// From which delay on a subscription is slow.
+        pub slow_threshold: TimeSpan,
+        /// Entries of the ranking.
+        pub slow_entries: u16,
+        /// A subscription that was not slow again for so long leaves the ranking.
+        pub slow_expiry: TimeSpan,
+        /// Topics and filters whose messages are counted, such as `["sensor/#", "orders"]`; at most 512.
+        pub topic_metrics: Vec<String>,
         /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
         pub shared_strategy: SharedStrategy,
         /// What becomes of a client that publishes what it may not. With `ignore`, MQTT 5.0 clients are told for QoS 1 and 2, and
@@ -99,6 +115,13 @@ impl Default for Mqtt {
             auto_subscribe: Vec::new(),
             max_messages_per_second: 0,
             max_bytes_per_second: None,
+            sys_interval: TimeSpan::seconds(10),
+            history_clients: 5_000,
+            slow_subscriptions: false,
+            slow_threshold: TimeSpan::millis(500),
+            slow_entries: 10,
+            slow_expiry: TimeSpan::seconds(300),
+            topic_metrics: Vec::new(),
         }
     }
 }
@@ -112,6 +135,11 @@ const KEEP_ALIVE: (TimeSpan, TimeSpan) = (TimeSpan::seconds(1), TimeSpan::second
 
 /// Bound: what a rate counts in 32 bits, and less than a packet per second is no rate.
 const BYTES_PER_SECOND: std::ops::RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::mib(4095);
+
+/// Bound: a few GiB of memory.
+const HISTORY_CLIENTS_MAX: u32 = 1_000_000;
+/// Bound: they are compared one by one whenever something is slow.
+const SLOW_ENTRIES_MAX: u16 = 1_000;
 
 impl Mqtt {
     pub(crate) fn check(&self, faults: &mut Faults) {
@@ -147,6 +175,26 @@ impl Mqtt {
         for line in &self.auto_subscribe {
             if let Err(error) = line.parse::<mqtt::AutoSubscribe>() {
                 fault("auto_subscribe", format!("has a subscription that is not valid, {line:?}: {error}"));
+            }
+        }
+        if self.sys_interval != TimeSpan::seconds(0) && self.sys_interval < TimeSpan::seconds(1) {
+            fault("sys_interval", "must be 0s or at least 1s".to_owned());
+        }
+        if self.history_clients > HISTORY_CLIENTS_MAX {
+            fault("history_clients", format!("must be at most {HISTORY_CLIENTS_MAX}"));
+        }
+        if !(1..=SLOW_ENTRIES_MAX).contains(&self.slow_entries) {
+            fault("slow_entries", format!("must be from 1 to {SLOW_ENTRIES_MAX}"));
+        }
+        for (key, span) in [("slow_threshold", self.slow_threshold), ("slow_expiry", self.slow_expiry)] {
+            if span < TimeSpan::millis(1) {
+                fault(key, "must be at least 1ms".to_owned());
+            }
+        }
+        let counting = mqtt::Observatory::default();
+        for filter in &self.topic_metrics {
+            if let Err(error) = counting.register_topic(filter) {
+                fault("topic_metrics", format!("cannot have {filter:?}: {error}"));
             }
         }
         if self.connect_timeout < TimeSpan::millis(1) {
