@@ -305,6 +305,9 @@ impl<B: Broker> Connection<B> {
                     Err(_) => incoming.received.remove(&owed.id.get()),
                 };
             }
+            if owed.of == AckOf::Qos2 {
+                rt::failpoint("mqtt.pubrec.due");
+            }
             match result {
                 Ok(()) => encode_ack(kind, owed.id, turn.output.buffer()),
                 Err(error) => {
@@ -333,9 +336,11 @@ impl<B: Broker> Connection<B> {
         for waiting in covered {
             match waiting {
                 Waiting::Publish(id) => {
+                    rt::failpoint("mqtt.publish.held");
                     self.with_outgoing(turn, |outgoing, link| outgoing.send_held(id, link));
                 }
                 Waiting::Release(id) => {
+                    rt::failpoint("mqtt.pubrel.due");
                     self.with_outgoing(turn, |outgoing, link| outgoing.release(id, link));
                 }
                 answer @ (Waiting::Suback { .. } | Waiting::Unsuback { .. }) => self.answer(answer, turn),
@@ -385,6 +390,7 @@ impl<B: Broker> Connection<B> {
             warn!(client = %self.client, err = %kind, "packet identifiers could not be released");
             return Err(Close::fault(disconnect_reason(kind)));
         }
+        rt::failpoint("mqtt.pubcomp.due");
         for id in ids {
             incoming.received.remove(&id.get());
             encode_ack(AckKind::Pubcomp, id, turn.output.buffer());
