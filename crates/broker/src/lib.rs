@@ -28,6 +28,7 @@ mod share;
 mod subscriber;
 mod topic;
 mod topics;
+mod uptime;
 pub mod view;
 
 pub use broker::{Broker, Event, Keep, SessionLease, Sink, TakeOver};
@@ -37,7 +38,7 @@ pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
 pub use schedule::{ScheduleId, Scheduled};
-pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy};
+pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy, Taken};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};
 
 /// What the seam's signatures say of the log below, so that a front need not know `storage`.
