@@ -405,9 +405,14 @@ impl<B: Broker> Connection<B> {
     pub(crate) fn finish(&mut self, turn: &mut Turn<'_>) {
         if self.saver.begin(turn.now) {
             let saved = self.lease.save(self.state(StoredWill::None).encode(), keep_of(self.expiry));
+            let joining = self.outgoing.as_mut().map(|outgoing| outgoing.take_joining()).unwrap_or_default();
             let inbox = Rc::clone(&self.inbox);
             self.shared.spawn(async move {
-                inbox.post(Told::Saved(saved.await.map_err(|error| error.kind())));
+                let mut saved = saved.await;
+                for joined in joining {
+                    saved = saved.and(joined.await);
+                }
+                inbox.post(Told::Saved(saved.map_err(|error| error.kind())));
             });
         }
         self.begin_release();
@@ -471,7 +476,7 @@ impl<B: Broker> Connection<B> {
         let will = self.will.take().filter(|_| publishes_will);
         let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
         if let Some(outgoing) = &mut self.outgoing {
-            outgoing.leave_shares();
+            outgoing.leave_shares(self.expiry != 0);
         }
         let state = self.is_persistent().then(|| self.state(will).encode());
         if let Some(exclusive) = self.exclusive.take()
