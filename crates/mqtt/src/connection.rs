@@ -16,7 +16,7 @@ use wire::mqtt::{
 use crate::aliases::Used;
 use crate::error::{disconnect_reason, publish_reason, reason_of_refusal, reason_string};
 use crate::exclusive::{Asking, Exclusives};
-use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
+use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::pace::Pace;
@@ -473,8 +473,14 @@ impl<B: Broker> Connection<B> {
     /// Publishes the will if there is one, and gives the session up.
     pub(crate) fn leave(mut self, publishes_will: bool) {
         self.shared.metrics.connections.subtract(1);
-        let will = self.will.take().filter(|_| publishes_will);
-        let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
+        let will = match self.will.take() {
+            Some(will) if publishes_will => self.publish_will(*will),
+            Some(will) => {
+                will.forget(&self.shared, &self.client);
+                StoredWill::None
+            }
+            None => StoredWill::None,
+        };
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.leave_shares(self.expiry != 0);
         }
@@ -497,12 +503,11 @@ impl<B: Broker> Connection<B> {
     fn publish_will(&self, will: Will) -> StoredWill {
         let delay = will.delay.min(self.expiry);
         if delay == 0 {
-            let mut publisher = self.shared.broker.publisher(&self.shared.tenant, Rc::new(Nobody));
-            will.publish(&self.shared, &mut publisher);
+            will.publish(&self.shared, &self.client);
             return StoredWill::None;
         }
         if self.inbox.is_wanted() {
-            return will.stored_inline();
+            return will.stored_inline(&self.shared, &self.client);
         }
         will.publish_later(&self.shared, &self.client, delay)
     }

@@ -247,7 +247,7 @@ impl<B: Broker> Session<B> {
                 // Who comes through a unix socket is on this machine.
                 let host = self.peer.address.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 match Opening::of(&self.shared, &packet, host) {
-                    Ok(opening) => {
+                    Ok(mut opening) => {
                         opening.claim(&self.shared, &self.inbox);
                         self.phase = Phase::Claiming(Box::new(opening));
                     }

@@ -2,7 +2,7 @@
 //! moments: nothing that was acknowledged is lost, QoS 2 is stored once and delivered once, and each publisher's order holds.
 #![allow(clippy::print_stdout)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::{Broker, Fleet, FleetSize, Program, Settings, missing};
 use serde_json::Value;
@@ -45,12 +45,14 @@ fn a_thousand_sessions_survive_every_death() {
     let fleet = Fleet::start(broker.mqtt(), size);
     let options = ["topic=fleet/paho", "qos=2", "id=paho", "clean=false", "window=20", "flood=true"];
     let mut paho = Program::Paho.start("publish", broker.mqtt(), &options.map(str::to_owned));
+    let begun = Instant::now();
     let (mut deaths, places) = (0, Broker::failpoints());
     for round in 0..number(ROUNDS_VARIABLE, ROUNDS) {
         for (number, place) in places.iter().enumerate() {
-            // Segments are sealed and recycled seldom.
             let nth = match place.split('.').next() {
-                Some("segment" | "footer" | "recycle") => 1 + round % 3,
+                // Seldom: the test of the places has messages of its own for that.
+                Some("recycle") => continue,
+                Some("segment" | "footer") => 1 + round % 3,
                 _ => pass(number, round),
             };
             broker.kill_9();
@@ -58,6 +60,7 @@ fn a_thousand_sessions_survive_every_death() {
             fleet.publish_until(&format!("{place}:{nth}"), || broker.has_died());
             broker.restart();
             deaths += 1;
+            println!("{:?} {place}:{nth}", begun.elapsed());
         }
         for up in UP_MS {
             fleet.publish(BURST);

@@ -29,7 +29,7 @@ use crate::session::Shared;
 use crate::state::State;
 use crate::subscription::EXCLUSIVE;
 use crate::template::Who;
-use crate::will::{self, Will};
+use crate::will::{self, Kept, Will};
 
 /// Rows that one scan asks for.
 const SCAN_ROWS: usize = 1024;
@@ -66,6 +66,8 @@ pub(crate) struct Claimed {
     received: BTreeMap<u16, Received>,
     /// Its exclusive subscriptions.
     grant: Option<Grant>,
+    /// The row of the client's will.
+    will: Option<Kept>,
 }
 
 impl Opening {
@@ -131,11 +133,17 @@ impl Opening {
     }
 
     /// Makes the connection the owner of its session; what comes of it is told to the inbox.
-    pub(crate) fn claim<B: Broker>(&self, shared: &Rc<Shared<B>>, inbox: &Rc<Inbox>) {
+    pub(crate) fn claim<B: Broker>(&mut self, shared: &Rc<Shared<B>>, inbox: &Rc<Inbox>) {
         let (task, inbox) = (Rc::clone(shared), Rc::clone(inbox));
         let (client, clean_start, expiry) = (Arc::clone(&self.client), self.clean_start, self.expiry);
+        let kept = self.will.as_mut().map(|will| will.keep(shared, &client, expiry));
         shared.spawn(async move {
             let claimed = claim(&task, &inbox, &client, (clean_start, expiry)).await;
+            // Both are written at once: a will costs a client that has a session no time.
+            let claimed = match (claimed, kept) {
+                (Ok(claimed), Some(kept)) => kept.await.map(|kept| Claimed { will: Some(kept), ..claimed }),
+                (claimed, _) => claimed,
+            };
             match claimed {
                 // The client did not wait for its answer.
                 Ok(claimed) if inbox.is_closed() => claimed.abandon(&task, &inbox, (&client, expiry)),
@@ -218,7 +226,14 @@ async fn claim<B: Broker>(
             } else if was_stored {
                 lease.save(Bytes::new(), keep_of(0)).await?;
             }
-            Ok(Claimed { lease, incarnation, state: None, received: BTreeMap::new(), grant: None })
+            Ok(Claimed {
+                lease,
+                incarnation,
+                state: None,
+                received: BTreeMap::new(),
+                grant: None,
+                will: None,
+            })
         }
     }
 }
@@ -230,7 +245,7 @@ async fn resume<B: Broker>(
     expiry: u32,
 ) -> Result<Claimed, Error> {
     let (lease, mut state) = session;
-    will::settle(shared, std::mem::take(&mut state.will), false).await;
+    will::settle(shared, client, std::mem::take(&mut state.will), false).await;
     let received = received(shared, state.incarnation).await?;
     let grant = exclusives(shared, client, expiry, &mut state).await?;
     match expiry {
@@ -240,7 +255,7 @@ async fn resume<B: Broker>(
         seconds if seconds != u32::MAX => lease.save(state.encode(), keep_of(expiry)).await?,
         _ => {}
     }
-    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received, grant })
+    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received, grant, will: None })
 }
 
 /// Takes what the session has alone; what another client has by now is no subscription of it any more.
@@ -295,7 +310,7 @@ async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State, client: &str) {
             warn!(client, err = %error, "exclusive subscriptions could not be given up");
         }
     }
-    will::settle(shared, old.will, true).await;
+    will::settle(shared, client, old.will, true).await;
     let task = Rc::clone(shared);
     let incarnation = old.incarnation;
     shared.spawn(async move {
@@ -317,6 +332,9 @@ pub(crate) fn accept<B: Broker>(
     turn: &mut Turn<'_>,
 ) -> Box<Connection<B>> {
     let (shared, inbox) = parts;
+    if let Some(will) = claimed.will {
+        will.accept();
+    }
     answer(&opening, claimed.state.is_some(), &shared, turn);
     shared.metrics.connects_accepted.add(1);
     shared.metrics.connections.add(1);
