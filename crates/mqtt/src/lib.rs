@@ -20,6 +20,7 @@ mod metrics;
 mod outgoing;
 mod pace;
 mod rewrite;
+mod rights;
 mod saver;
 mod session;
 mod state;

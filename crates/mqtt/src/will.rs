@@ -4,8 +4,8 @@
 //! from before CONNACK on, because our own crash ends the connection as well, and it is published once whatever dies when:
 //!
 //! ```text
-//!   mo <tenant> 00 <client id> 00 <number u64>  ->  delay u32, s | qos u8 | PUBLISH       while the connection is open
-//!   mw <tenant> 00 <client id>  ->  due i64, wall ms (0: on its way) | qos u8 | PUBLISH   while it waits for its delay
+//!   mo <tenant> 00 <client id> 00 <number u64>  ->  delay u32, s | will at rest            while the connection is open
+//!   mw <tenant> 00 <client id>  ->  due i64, wall ms (0: on its way) | will at rest   while it waits for its delay
 //!                                                        (both in the group by hash of the second key)
 //!   mp <key of one of these>    ->  the second key       it was published                 (group of the message, in its entry)
 //! ```
@@ -17,11 +17,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use broker::access::{Action, Author, Grant, Request};
 use broker::{Broker, Check, Place, Publisher, RowWrite, Rows, RowsOutcome};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::{Error, ErrorKind};
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{info, warn};
 use wire::mqtt::{
     Decoded, Decoder, Delivery, Expect, Packet, Peer, PropertiesBuf, Property, Publish, Qos, Version,
     Will as WillPacket,
@@ -29,6 +30,8 @@ use wire::mqtt::{
 
 use crate::convert::Inbound;
 use crate::inbox::Nobody;
+use crate::metrics::DropReason;
+use crate::rights::Rights;
 use crate::session::Shared;
 use crate::state::{StoredWill, qos_of};
 use crate::subscription::subject_of;
@@ -43,7 +46,9 @@ const TAKE_TRIES: usize = 4;
 pub(crate) struct Will {
     /// As a 5.0 PUBLISH of QoS 0.
     packet: Bytes,
+    topic: Box<str>,
     qos: Qos,
+    retain: bool,
     /// Seconds.
     pub(crate) delay: u32,
     /// Key of its row while the connection is open.
@@ -55,13 +60,6 @@ pub(crate) struct Kept {
     rows: Rows,
     client: Bytes,
     row: Option<Bytes>,
-}
-
-impl Kept {
-    /// The connection has the will.
-    pub(crate) fn accept(mut self) {
-        self.row = None;
-    }
 }
 
 impl Drop for Kept {
@@ -91,31 +89,58 @@ impl Will {
         let mut packet = BytesMut::new();
         publish.encode(&mut packet, &Peer::new(Version::V5)).ok()?;
         let delay = will.properties.will_delay_interval().unwrap_or(0);
-        Some(Self { packet: packet.freeze(), qos: will.qos, delay, row: Bytes::new() })
+        let (topic, qos, retain) = (will.topic.into(), will.qos, will.retain);
+        Some(Self { packet: packet.freeze(), topic, qos, retain, delay, row: Bytes::new() })
+    }
+
+    /// Whether a client that is about to be let in may leave it.
+    pub(crate) fn may_be_left(&self, grant: &Grant) -> bool {
+        let subject = subject_of(&self.topic);
+        let request = Request::new(Action::Publish, &subject).qos(self.qos as u8).retain(self.retain);
+        grant.decide(&request).is_allowed()
+    }
+
+    /// Whether its client may publish it now.
+    pub(crate) fn is_allowed(&self, rights: &Rights) -> bool {
+        rights.may_publish(&subject_of(&self.topic), self.qos, self.retain)
+    }
+
+    /// As it is kept, with who left it: `qos u8 | length of author u32 | author | PUBLISH`.
+    fn at_rest(&self, author: &Author) -> Bytes {
+        let author = author.encode();
+        let mut out = BytesMut::with_capacity(5 + author.len() + self.packet.len());
+        out.put_u8(self.qos as u8);
+        out.put_u32(author.len() as u32);
+        out.put_slice(&author);
+        out.put_slice(&self.packet);
+        out.freeze()
     }
 
     /// Puts it down for a connection that is about to be accepted; `expiry` is the session's, in seconds. Submitted when this
     /// returns; resolves when it is durable.
     pub(crate) fn keep<B: Broker>(
-        &mut self,
+        &self,
         shared: &Shared<B>,
-        client: &str,
+        whose: (&str, &Author),
         expiry: u32,
     ) -> impl Future<Output = Result<Kept, Error>> + use<B> {
+        let (client, author) = whose;
         let (rows, client) = (shared.broker.rows(), row_key(shared, client));
         let mut key = BytesMut::from(&b"mo"[..]);
         key.put_slice(&client[2..]);
         key.put_u8(0);
         key.put_u64(shared.broker.random());
-        self.row = key.freeze();
-        let mut value = BytesMut::with_capacity(5 + self.packet.len());
-        value.put_u32(self.delay.min(expiry));
-        value.put_u8(self.qos as u8);
-        value.put_slice(&self.packet);
-        let write = RowWrite::Put { key: self.row.clone(), value: value.freeze() };
+        let (key, delay) = (key.freeze(), self.delay.min(expiry));
+        let value = [&delay.to_be_bytes()[..], &self.at_rest(author)].concat().into();
+        let write = RowWrite::Put { key: key.clone(), value };
         let written = rows.submit(&Place::ByKey(client.clone()), Vec::new(), vec![write]);
-        let kept = Kept { rows, client, row: Some(self.row.clone()) };
+        let kept = Kept { rows, client, row: Some(key) };
         async move { written.await.map(|_| kept) }
+    }
+
+    /// The connection is accepted.
+    pub(crate) fn accept(&mut self, mut kept: Kept) {
+        self.row = kept.row.take().unwrap_or_default();
     }
 
     /// It will not be published.
@@ -124,9 +149,10 @@ impl Will {
     }
 
     /// For a session whose next owner decides.
-    pub(crate) fn stored_inline<B: Broker>(self, shared: &Shared<B>, client: &str) -> StoredWill {
+    pub(crate) fn stored_inline<B: Broker>(&self, shared: &Shared<B>, whose: (&str, &Author)) -> StoredWill {
+        let (client, author) = whose;
         self.forget(shared, client);
-        StoredWill::Inline { packet: self.packet, qos: self.qos }
+        StoredWill::Inline(self.at_rest(author))
     }
 
     /// Publishes it now.
@@ -138,16 +164,13 @@ impl Will {
     pub(crate) fn publish_later<B: Broker>(
         self,
         shared: &Rc<Shared<B>>,
-        client: &str,
+        whose: (&str, &Author),
         seconds: u32,
     ) -> StoredWill {
+        let (client, author) = whose;
         let due = shared.broker.wall_ms().saturating_add(i64::from(seconds) * 1000);
         let key = row_key(shared, client);
-        let mut value = BytesMut::with_capacity(9 + self.packet.len());
-        value.put_i64(due);
-        value.put_u8(self.qos as u8);
-        value.put_slice(&self.packet);
-        let value = value.freeze();
+        let value = Bytes::from([&due.to_be_bytes()[..], &self.at_rest(author)].concat());
         let put = RowWrite::Put { key: key.clone(), value: value.clone() };
         let writes = vec![put, RowWrite::Delete { key: self.row }];
         let written = shared.broker.rows().submit(&Place::ByKey(key.clone()), Vec::new(), writes);
@@ -170,9 +193,9 @@ pub(crate) async fn settle<B: Broker>(
     session_ends: bool,
 ) {
     let (key, value) = match will {
-        StoredWill::Inline { packet, qos } => {
+        StoredWill::Inline(will) => {
             if session_ends {
-                publish_for_nobody(shared, &packet, qos);
+                publish_at_rest(shared, None, &will);
             }
             return;
         }
@@ -214,7 +237,7 @@ pub(crate) async fn recover<B: Broker>(shared: &Rc<Shared<B>>) -> Result<(), Err
             let Some(client) = client_of(&key) else { continue };
             let Ok(delay) = value.try_get_u32() else { continue };
             if delay == 0 {
-                publish_row(shared, (client, key), &value);
+                publish_at_rest(shared, Some((client, key)), &value);
                 continue;
             }
             let due = shared.broker.wall_ms().saturating_add(i64::from(delay) * 1000);
@@ -260,7 +283,7 @@ async fn wait<B: Broker>(shared: &Rc<Shared<B>>, row: (Bytes, Bytes)) {
     tokio::time::sleep(Duration::from_millis(left)).await;
     if is_on_its_way(&row.1) {
         // A crash came between.
-        publish_row(shared, (row.0.clone(), row.0), &row.1[8..]);
+        publish_at_rest(shared, Some((row.0.clone(), row.0)), &row.1[8..]);
     } else {
         publish_waiting(shared, row).await;
     }
@@ -274,7 +297,7 @@ async fn publish_waiting<B: Broker>(shared: &Rc<Shared<B>>, row: (Bytes, Bytes))
     }
     let on_its_way: Bytes = [&[0; 8][..], &value[8..]].concat().into();
     if take_row(shared, &key, &value, Some(on_its_way)).await {
-        publish_row(shared, (key.clone(), key), &value[8..]);
+        publish_at_rest(shared, Some((key.clone(), key)), &value[8..]);
     }
 }
 
@@ -330,12 +353,45 @@ async fn try_take_row<B: Broker>(
     Ok(matches!(outcome, RowsOutcome::Done { .. }).then_some(true))
 }
 
-/// `row`: the client's key and that of the row; `said`: QoS and PUBLISH.
-fn publish_row<B: Broker>(shared: &Rc<Shared<B>>, row: (Bytes, Bytes), said: &[u8]) {
-    if let Some((qos, packet)) = said.split_first()
-        && let Some(qos) = qos_of(*qos)
-    {
-        publish_once(shared, row, packet, qos);
+/// Publishes the will of a client that is gone, if its author may still do that. `row`: the client's key and that of the row.
+fn publish_at_rest<B: Broker>(shared: &Rc<Shared<B>>, row: Option<(Bytes, Bytes)>, will: &[u8]) {
+    let Some((qos, author, packet)) = take_apart(will) else {
+        warn!("a will that was kept cannot be read");
+        return;
+    };
+    let Some(publish) = decode(packet) else { return };
+    let subject = subject_of(publish.topic);
+    let request = Request::new(Action::Publish, &subject).qos(qos as u8).retain(publish.retain);
+    if !shared.broker.access().may_still(&shared.tenant, &author, &request) {
+        info!(subject = &*subject, "a will may not be published any more");
+        shared.metrics.drop_one(DropReason::Denied);
+        if let Some((client, key)) = row {
+            remove(&shared.broker.rows(), &client, key);
+        }
+        return;
+    }
+    match row {
+        Some(row) => publish_once(shared, row, packet, qos),
+        None => {
+            let mut publisher = shared.broker.publisher(&shared.tenant, Rc::new(Nobody));
+            // Told by a line of the log.
+            let _ = self::publish(shared, &mut publisher, packet, (qos, &[]));
+        }
+    }
+}
+
+fn take_apart(mut will: &[u8]) -> Option<(Qos, Author, &[u8])> {
+    let qos = qos_of(will.try_get_u8().ok()?)?;
+    let length = usize::try_from(will.try_get_u32().ok()?).ok()?;
+    let (author, packet) = will.split_at_checked(length)?;
+    Some((qos, Author::decode(author)?, packet))
+}
+
+fn decode(packet: &[u8]) -> Option<Publish<'_>> {
+    let decoder = Decoder { expect: Expect::FromClient(Version::V5), packet_size_max: u32::MAX };
+    match decoder.decode(packet) {
+        Decoded::Packet(Packet::Publish(will), _) => Some(will),
+        _ => None,
     }
 }
 
@@ -383,12 +439,6 @@ impl broker::Sink for Once {
     }
 }
 
-fn publish_for_nobody<B: Broker>(shared: &Rc<Shared<B>>, packet: &[u8], qos: Qos) {
-    let mut publisher = shared.broker.publisher(&shared.tenant, Rc::new(Nobody));
-    // Told by a line of the log.
-    let _ = publish(shared, &mut publisher, packet, (qos, &[]));
-}
-
 /// Whether its fate will be told.
 fn publish<B: Broker>(
     shared: &Shared<B>,
@@ -396,8 +446,7 @@ fn publish<B: Broker>(
     packet: &[u8],
     how: (Qos, &[RowWrite]),
 ) -> Result<bool, ErrorKind> {
-    let decoder = Decoder { expect: Expect::FromClient(Version::V5), packet_size_max: u32::MAX };
-    let Decoded::Packet(Packet::Publish(will), _) = decoder.decode(packet) else { return Ok(false) };
+    let Some(will) = decode(packet) else { return Ok(false) };
     let subject = subject_of(will.topic);
     let (qos, rows) = how;
     let inbound = Inbound { publish: &will, subject: &subject, qos, publisher: None, rows };

@@ -4,6 +4,7 @@
 //! file's keys, the variables, `config print`, the checks for typing errors and the reference page follow from that.
 //! Settings are data only. What a crate does with a value is its own affair.
 
+mod auth;
 mod groups;
 mod http;
 mod kafka;
@@ -23,6 +24,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use auth::Auth;
+pub(crate) use auth::Unmatched;
 pub use groups::Groups;
 pub use http::Http;
 pub use kafka::Kafka;
@@ -35,7 +38,7 @@ pub use load::Loaded;
 pub(crate) use load::{Flags, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mqtt::Mqtt;
-pub(crate) use mqtt::SharedStrategy;
+pub(crate) use mqtt::{DeniedPublish, SharedStrategy};
 pub use node::Node;
 pub use storage::Storage;
 pub use topics::Topics;
@@ -58,6 +61,8 @@ pub struct Config {
     pub topics: Topics,
     /// `[groups]`
     pub groups: Groups,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[mqtt]`
     pub mqtt: Mqtt,
     /// `[[mqtt.listeners]]`
@@ -71,7 +76,7 @@ pub struct Config {
 }
 
 /// How many sections there are.
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
 
 impl Config {
     /// The addresses to listen on, by the names that `listeners.json` uses.
@@ -92,6 +97,7 @@ impl Config {
             &self.storage,
             &self.topics,
             &self.groups,
+            &self.auth,
             &self.mqtt,
             &self.kafka,
             &self.http,
@@ -106,6 +112,7 @@ impl Config {
             &mut self.storage,
             &mut self.topics,
             &mut self.groups,
+            &mut self.auth,
             &mut self.mqtt,
             &mut self.kafka,
             &mut self.http,
@@ -121,6 +128,7 @@ impl Config {
         self.storage.check(&self.limits, &mut faults);
         self.topics.check(&mut faults);
         self.groups.check(&mut faults);
+        self.auth.check(&mut faults);
         self.mqtt.check(&mut faults);
         self.kafka.check(&mut faults);
         self.check_ports(&mut faults);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker::Core;
+use mqtt::MqttConfig;
 use net::{
     AcceptRate, Address, CoreIo, Entered, Entrance, Peer, Refused, accept_loop, accept_unix_loop, drive,
 };
@@ -13,17 +14,15 @@ use tokio::net::{TcpStream, UnixStream};
 use tracing::{debug, error};
 
 use super::admission::{Admission, Permit};
-use super::certificates::Certificates;
-use super::cores::{ACCEPTOR, CONNECTION};
+use super::cores::{ACCEPTOR, CONNECTION, Fronts, RIGHTS};
 use super::listeners::CoreSocket;
 use super::settings::{entrance, mqtt_config, plain_entrance};
-use crate::config::Config;
 
 /// A listener as all cores share it.
 #[derive(Clone)]
 pub(super) struct MqttListenerPlan {
     entrance: Entrance,
-    config: mqtt::MqttConfig,
+    config: MqttConfig,
     /// Of the node.
     all: Admission,
     /// Of this listener, if it has a bound of its own.
@@ -32,10 +31,15 @@ pub(super) struct MqttListenerPlan {
 }
 
 /// The plans of `[mqtt]` and of `[[mqtt.listeners]]`, in the order of their sockets.
-pub(super) fn plans(config: &Config, all: &Admission, certificates: &Certificates) -> Vec<MqttListenerPlan> {
+pub(super) fn plans(fronts: &Fronts<'_>, all: &Admission) -> Vec<MqttListenerPlan> {
+    let Fronts { config, certificates, .. } = *fronts;
+    let settings = |name: &str, listener| MqttConfig {
+        listener: fronts.listener(name),
+        ..mqtt_config(config, listener)
+    };
     let plain = MqttListenerPlan {
         entrance: plain_entrance(),
-        config: mqtt_config(config, None),
+        config: settings("mqtt", None),
         all: all.clone(),
         own: None,
         rate: None,
@@ -45,7 +49,7 @@ pub(super) fn plans(config: &Config, all: &Admission, certificates: &Certificate
         let limit = format!("max_connections of {}", own.name.as_str());
         MqttListenerPlan {
             entrance: entrance(config, listener, certificates.of(number)),
-            config: mqtt_config(config, Some(listener)),
+            config: settings(own.name.as_str(), Some(listener)),
             all: all.clone(),
             own: own.max_connections.map(|max| Admission::new(limit, max, Instant::now())),
             rate: own.max_accepts_per_second.map(|rate| Arc::new(AcceptRate::new(rate))),
@@ -85,6 +89,7 @@ pub(super) fn listen(
     if matches!(socket, CoreSocket::Elsewhere) {
         return;
     }
+    tasks.spawn_local(RIGHTS, "mqtt", listener.front.follow_rights());
     tasks.spawn_local(ACCEPTOR, "mqtt", async move {
         let (name, rate) = (Arc::clone(&listener.plan.entrance.name), listener.plan.rate.clone());
         let ended = match socket {

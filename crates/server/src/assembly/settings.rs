@@ -9,7 +9,8 @@ use cluster::NodeConfig;
 use net::{Entrance, ProxyProtocol, Tls, WebSocketRules};
 
 use crate::config::{
-    CertificateUser, Config, MqttListener, Proxy, SharedStrategy, SubProtocol, TimeSpan, Transport,
+    CertificateUser, Config, DeniedPublish, MqttListener, Proxy, SharedStrategy, SubProtocol, TimeSpan,
+    Transport,
 };
 
 pub(super) fn core_count(config: &Config) -> usize {
@@ -98,6 +99,7 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
         // The loader has refused what cannot be read.
         rewrites: settings.rewrite.iter().filter_map(|line| line.parse().ok()).collect(),
         auto_subscribe: settings.auto_subscribe.iter().filter_map(|line| line.parse().ok()).collect(),
+        disconnects_denied: settings.denied_publish == DeniedPublish::Disconnect,
         shared_strategy: match settings.shared_strategy {
             SharedStrategy::RoundRobin => Strategy::RoundRobin,
             SharedStrategy::LeastInFlight => Strategy::LeastInFlight,
@@ -106,6 +108,7 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
             SharedStrategy::HashPublisher => Strategy::HashPublisher,
             SharedStrategy::LocalFirst => Strategy::LocalFirst,
         },
+        ..mqtt::MqttConfig::default()
     }
 }
 

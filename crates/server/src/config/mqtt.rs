@@ -45,6 +45,19 @@ section! {
         pub max_bytes_per_second: Option<ByteSize>,
         /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
         pub shared_strategy: SharedStrategy,
+        /// What becomes of a client that publishes what it may not. With `ignore`, MQTT 5.0 clients are told for QoS 1 and 2, and
+        /// older ones, which cannot be told, are answered as if it had been stored.
+        pub denied_publish: DeniedPublish,
+    }
+}
+
+choice! {
+    /// What becomes of a client that publishes what it may not.
+    pub enum DeniedPublish: "\"ignore\" or \"disconnect\"" {
+        /// It stays.
+        Ignore = "ignore",
+        /// It is disconnected.
+        Disconnect = "disconnect",
     }
 }
 
@@ -77,6 +90,7 @@ impl Default for Mqtt {
             connect_timeout: TimeSpan::seconds(10),
             max_keep_alive: None,
             shared_strategy: SharedStrategy::RoundRobin,
+            denied_publish: DeniedPublish::Ignore,
             server_keep_alive: TimeSpan::seconds(0),
             max_topic_alias: 32,
             response_information: String::new(),
