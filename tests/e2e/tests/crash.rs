@@ -9,15 +9,23 @@ fn id(number: u16) -> NonZeroU16 {
     NonZeroU16::new(number).expect("not 0")
 }
 
-/// Publishes with QoS 1, one after the other.
+/// Publishes with QoS 2, one after the other.
 fn publish(broker: &Broker, topic: &str, payloads: impl Iterator<Item = u32>) {
     let mut socket = Socket::open(broker.mqtt(), &Opening::clean("publisher")).expect("the broker is up");
     for payload in payloads {
-        let delivery = Delivery::AtLeastOnce { id: id(1), dup: false };
+        let delivery = Delivery::ExactlyOnce { id: id(1), dup: false };
         socket.put_publish(topic, payload.to_string().as_bytes(), delivery);
-        socket.flush().expect("the broker is up");
-        assert!(matches!(socket.read().expect("an answer"), Incoming::Ack(AckKind::Puback, ..)));
+        expect(&mut socket, AckKind::Pubrec);
+        socket.put_ack(AckKind::Pubrel, id(1));
+        expect(&mut socket, AckKind::Pubcomp);
     }
+}
+
+/// Sends what is queued and waits for its answer.
+fn expect(socket: &mut Socket, kind: AckKind) {
+    socket.flush().expect("the broker is up");
+    let answer = socket.read().expect("the broker is up");
+    assert!(matches!(answer, Incoming::Ack(of, ..) if of == kind), "{answer:?} instead of {kind:?}");
 }
 
 /// The next messages, not answered: identifier and payload.
@@ -60,12 +68,7 @@ fn mqtt_4_8_2_4_what_a_share_gave_stays_with_its_client_over_a_kill() {
         for (member, given) in members.iter_mut().zip(given) {
             for (id, _) in &given {
                 member.put_ack(AckKind::Pubrec, *id);
-                member.flush().expect("the broker is up");
-                let released = member.read().expect("the broker is up");
-                assert!(
-                    matches!(released, Incoming::Ack(AckKind::Pubrel, ..)),
-                    "{released:?} instead of PUBREL"
-                );
+                expect(member, AckKind::Pubrel);
                 member.put_ack(AckKind::Pubcomp, *id);
                 member.flush().expect("the broker is up");
             }
