@@ -25,6 +25,7 @@ use crate::rows::Rows;
 use crate::sessions::{self, Owned, OwnedSessions};
 use crate::subscriber::SubscriberState;
 use crate::topic::Topic;
+use crate::uptime::Uptime;
 
 /// The broker on one core. Clones are the same core; not `Send`. Lives on a `LocalSet`.
 #[derive(Clone)]
@@ -224,8 +225,9 @@ impl Core {
         self.inner.shared.clock.wall_ms()
     }
 
-    pub(crate) fn started_ms(&self) -> i64 {
-        self.inner.shared.started_ms
+    /// Time that nobody can step.
+    pub(crate) fn uptime(&self) -> &Uptime {
+        &self.inner.shared.uptime
     }
 
     /// Runs a future on this core.
@@ -281,8 +283,9 @@ impl Core {
     }
 
     /// Notes when a session ends.
-    pub(crate) fn expire_later(&self, key: SessionKey, at_ms: i64) {
-        self.inner.shared.endings.add(key, at_ms);
+    /// `up_ms`: of the broker's uptime.
+    pub(crate) fn expire_later(&self, key: SessionKey, up_ms: i64) {
+        self.inner.shared.endings.add(key, up_ms);
     }
 
     /// Grows when what this core remembers about names may be stale.

@@ -1,5 +1,5 @@
 //! When sessions end: deadlines in a heap, fired by the first core. Nothing is polled; a session that ends needs no
-//! visit by its client.
+//! visit by its client. Deadlines are in ms of the broker's uptime, so that a step of the wall clock moves none.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,8 +18,8 @@ use crate::{captures, lifecycle, sessions, share, topics};
 
 /// Rows that one scan at the start asks for.
 const SCAN_ROWS: usize = 1024;
-/// Longest sleep: a step of the wall clock is noticed after this at the latest.
-const SLEEP_MAX: Duration = Duration::from_secs(3600);
+/// Longest sleep: far less than what a timer can hold.
+const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The endings that are known.
 #[derive(Default)]
@@ -62,12 +62,16 @@ impl Core {
         let follower = self.clone();
         self.spawn(async move { captures::follow(&follower, ready).await });
         captures.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "read captures")))?;
-        let started = self.started_ms();
+        let mut taken = Vec::new();
         for group in self.rows_handle().groups() {
             let place = Place::Group(group);
             self.each_row(&place, b"s", |key, value| {
-                if let Some((session, at)) = sessions::ends_of(&key, value, started) {
-                    self.shared().endings.add(session, at);
+                let Some(found) = sessions::found(&key, value, self.uptime()) else { return };
+                if !found.taken.is_empty() {
+                    taken.push((found.key.clone(), found.taken));
+                }
+                if let Some(left) = found.left_ms {
+                    self.shared().endings.add(found.key, self.uptime().ms().saturating_add(left));
                 }
             })
             .await?;
@@ -79,6 +83,7 @@ impl Core {
                 lifecycle::drop_shards(self, &topic).await?;
             }
         }
+        taken.into_iter().for_each(|(session, taken)| self.shared().shares.restore_taken(&session, taken));
         Ok(())
     }
 
@@ -86,7 +91,7 @@ impl Core {
     pub async fn run_endings(&self) {
         let endings = &self.shared().endings;
         loop {
-            while let Some(key) = endings.take_due(self.wall_ms_now()) {
+            while let Some(key) = endings.take_due(self.uptime().ms()) {
                 if let Err(error) = sessions::expire(self, &key).await {
                     warn!(client = &*key.1, err = %error, "an expired session could not be removed");
                 }
@@ -94,7 +99,7 @@ impl Core {
             match endings.next_ms() {
                 None => endings.changed.notified().await,
                 Some(at) => {
-                    let ms = u64::try_from(at - self.wall_ms_now()).unwrap_or(0);
+                    let ms = u64::try_from(at - self.uptime().ms()).unwrap_or(0);
                     let sleep = Duration::from_millis(ms).min(SLEEP_MAX);
                     // Woken earlier by an ending that comes first.
                     let _ = tokio::time::timeout(sleep, endings.changed.notified()).await;

@@ -30,6 +30,7 @@ mod share;
 mod subscriber;
 mod topic;
 mod topics;
+mod uptime;
 pub mod view;
 
 pub use broker::{Broker, Event, Keep, SessionLease, Sink, TakeOver};
@@ -40,7 +41,7 @@ pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
 pub use sample::Sample;
 pub use schedule::{ScheduleId, Scheduled};
-pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy};
+pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy, Taken};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};
 
 /// Access control, as fronts ask it: [`Broker::access`] is the handle. They need not know where it comes from.

@@ -25,6 +25,7 @@ use crate::sessions::Registry;
 use crate::share::{SharedDelivery, Shares};
 use crate::topic::Retention;
 use crate::topics::Directory;
+use crate::uptime::Uptime;
 
 /// Runs a closure that may block, away from the threads that serve connections.
 pub type Offload = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
@@ -74,8 +75,7 @@ pub struct Shared {
     /// Topic numbers that this node may give out, by home group.
     pub(crate) numbers: tokio::sync::Mutex<AHashMap<GroupId, Range<u32>>>,
     pub(crate) cluster_name: Arc<str>,
-    /// Wall ms at the start.
-    pub(crate) started_ms: i64,
+    pub(crate) uptime: Uptime,
     /// The hour, since 1970, in which producers were last expired.
     pub(crate) expired_hour: AtomicI64,
 }
@@ -123,6 +123,7 @@ impl Foundation {
     pub fn build(self, node: Arc<Node>, config: BrokerConfig, outside: Outside) -> Arc<Shared> {
         let cluster_name = node.cluster_name();
         let started_ms = outside.clock.wall_ms();
+        let uptime = Uptime::new(Arc::clone(&outside.clock), outside.rng.next_u64());
         Arc::new(Shared {
             node,
             config,
@@ -141,7 +142,7 @@ impl Foundation {
             counters: Counters::default(),
             numbers: tokio::sync::Mutex::default(),
             cluster_name,
-            started_ms,
+            uptime,
             expired_hour: AtomicI64::new(started_ms / (60 * 60 * 1000)),
         })
     }

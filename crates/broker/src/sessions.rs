@@ -1,11 +1,15 @@
 //! Sessions: who owns one, what is stored of it, and when it ends.
 //!
 //! ```text
-//! s <tenant> 00 <id>  ->  owned u8 | keep u64 ms (max: for ever) | since i64 ms | state      (group by hash of the id)
+//! s <tenant> 00 <id>  ->  flags u8 | keep u64 ms (max: for ever) | since i64 wall ms | start u64 | up i64 ms
+//!                         | length u32, what it took of shares | state                      (group by hash of the id)
 //! ```
 //!
-//! `owned` is 1 while a connection has the session: after a crash it counts as given up at the start of the broker.
-//! Otherwise `since` says when it was given up.
+//! Flag 1, owned: a connection has the session; after a crash it counts as given up at the start of the broker. Otherwise
+//! `since` says when it was given up, and `up` says it again, as time that the broker had been up at its `start`.
+//!
+//! **Time.** A session ends so long after it was given up as it is to be kept, whatever somebody does to the wall clock meanwhile:
+//! while the broker that wrote the row is up, only `up` counts. Over a restart there is nothing but the wall clock.
 //!
 //! One owner in the whole node: the registry maps a session to the core that has it. A claim replaces the entry
 //! first and then asks the former owner for its state, so that two claims at once are served one after the other.
@@ -28,6 +32,7 @@ use crate::core_thread::Core;
 use crate::node::{CoreEvent, SessionKey, TakeOverAnswer};
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
 use crate::share;
+use crate::uptime::{Moment, Uptime};
 
 /// Locks of the registry: claims of different sessions hardly ever meet.
 const REGISTRY_SHARDS: usize = 64;
@@ -170,7 +175,7 @@ async fn stored(core: &Core, key: &SessionKey) -> Result<(bool, Option<Bytes>), 
         return Ok((false, None));
     };
     let Some(row) = Row::decode(row.value) else { return Ok((true, None)) };
-    let expired = row.ends_at(core.started_ms()).is_some_and(|ends| ends <= core.wall_ms_now());
+    let expired = row.left_ms(core.uptime()).is_some_and(|left| left <= 0);
     Ok((true, (!expired).then_some(row.state)))
 }
 
@@ -181,7 +186,8 @@ struct Owner {
 
 impl Lease for Owner {
     fn save(&self, state: Bytes, keep: Keep) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
-        Box::pin(self.writer.write(Some(&Row { owned: true, keep, since: 0, state })))
+        let uptime = self.writer.core.uptime();
+        Box::pin(self.writer.write(Some(&Row { owned: true, keep, since: uptime.now(), state })))
     }
 
     fn release(&self, state: Option<Bytes>, keep: Keep) {
@@ -194,10 +200,12 @@ impl Lease for Owner {
             self.writer.give_up_ownership();
             return;
         }
-        let since = self.writer.core.wall_ms_now();
+        let since = self.writer.core.uptime().now();
         let row = state.clone().map(|state| Row { owned: false, keep, since, state });
         if let (Some(row), Keep::For(ms)) = (&row, keep) {
-            self.writer.core.expire_later(self.writer.key.clone(), row.since.saturating_add_unsigned(ms));
+            self.writer
+                .core
+                .expire_later(self.writer.key.clone(), row.since.up_ms.saturating_add_unsigned(ms));
         }
         // Submitted before anybody can claim: what a next owner saves comes later in the group's log.
         let written = self.writer.write(row.as_ref());
@@ -235,7 +243,10 @@ impl Writer {
         let key = row_key(&self.key);
         self.has_row.set(true);
         let write = match row {
-            Some(row) => RowWrite::Put { key, value: row.encode() },
+            Some(row) => {
+                let taken = self.core.shared().shares.taken.encode(&self.key);
+                RowWrite::Put { key, value: row.encode(&taken) }
+            }
             None => RowWrite::Delete { key },
         };
         let outcome = self.core.rows_handle().submit(&place(&self.key), Vec::new(), vec![write]);
@@ -277,7 +288,8 @@ pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<(), Error> {
     }
     let Some(found) = core.rows_handle().get(&place(key), row_key(key)).await? else { return Ok(()) };
     let Some(row) = Row::decode(found.value) else { return Ok(()) };
-    if row.ends_at(core.started_ms()).is_none_or(|ends| ends > core.wall_ms_now()) {
+    // It was taken up meanwhile, and given up again.
+    if row.left_ms(core.uptime()).is_none_or(|left| left > 0) {
         return Ok(());
     }
     let key_bytes = row_key(key);
@@ -292,56 +304,88 @@ pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<(), Error> {
 }
 
 /// A stored session.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     owned: bool,
     keep: Keep,
-    since: i64,
+    /// When it was given up.
+    since: Moment,
     state: Bytes,
 }
 
+/// What a start of the broker needs to know of a stored session.
+pub(crate) struct Found {
+    pub(crate) key: SessionKey,
+    /// After how many ms it ends, if it does.
+    pub(crate) left_ms: Option<i64>,
+    /// What it took of shares.
+    pub(crate) taken: Bytes,
+}
+
+const OWNED: u8 = 1;
+const FIXED_BYTES: usize = 37;
+
 impl Row {
-    fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(17 + self.state.len());
-        out.put_u8(u8::from(self.owned));
+    fn encode(&self, taken: &Bytes) -> Bytes {
+        let mut out = BytesMut::with_capacity(FIXED_BYTES + taken.len() + self.state.len());
+        out.put_u8(if self.owned { OWNED } else { 0 });
         out.put_u64(match self.keep {
             Keep::Forever => u64::MAX,
             Keep::For(ms) => ms,
         });
-        out.put_i64(self.since);
+        out.put_i64(self.since.wall_ms);
+        out.put_u64(self.since.start);
+        out.put_i64(self.since.up_ms);
+        // Bound: 65,535 records with the keys of their shares.
+        out.put_u32(taken.len() as u32);
+        out.put_slice(taken);
         out.put_slice(&self.state);
         out.freeze()
     }
 
-    fn decode(mut input: Bytes) -> Option<Self> {
-        if input.len() < 17 {
+    fn decode(input: Bytes) -> Option<Self> {
+        Self::decode_all(input).map(|(row, _)| row)
+    }
+
+    /// The row, and what the session took of shares.
+    fn decode_all(mut input: Bytes) -> Option<(Self, Bytes)> {
+        if input.len() < FIXED_BYTES {
             return None;
         }
-        let owned = input.get_u8() == 1;
+        let owned = input.get_u8() & OWNED != 0;
         let keep = match input.get_u64() {
             u64::MAX => Keep::Forever,
             ms => Keep::For(ms),
         };
-        Some(Self { owned, keep, since: input.get_i64(), state: input })
+        let since = Moment { wall_ms: input.get_i64(), start: input.get_u64(), up_ms: input.get_i64() };
+        let length = input.get_u32() as usize;
+        if input.len() < length {
+            return None;
+        }
+        let taken = input.split_to(length);
+        Some((Self { owned, keep, since, state: input }, taken))
     }
 
-    /// When the session ends, wall ms; `started` is when this broker began.
-    fn ends_at(&self, started: i64) -> Option<i64> {
-        let since = if self.owned { started } else { self.since };
-        match self.keep {
-            Keep::Forever => None,
-            Keep::For(ms) => Some(since.saturating_add_unsigned(ms)),
-        }
+    /// After how many ms the session ends; `None`: never, or not while it is owned.
+    fn left_ms(&self, uptime: &Uptime) -> Option<i64> {
+        let Keep::For(keep) = self.keep else { return None };
+        let passed = match (self.owned, self.since.start == uptime.start()) {
+            (true, true) => return None,
+            (true, false) => uptime.now().up_ms,
+            (false, _) => uptime.ms_since(&self.since),
+        };
+        Some(i64::try_from(keep).unwrap_or(i64::MAX).saturating_sub(passed))
     }
 }
 
-/// Sessions found in the store at the start, with the moment at which each ends.
-pub(crate) fn ends_of(key: &[u8], value: Bytes, started: i64) -> Option<(SessionKey, i64)> {
+/// A session that was found in the store at the start.
+pub(crate) fn found(key: &[u8], value: Bytes, uptime: &Uptime) -> Option<Found> {
     let rest = key.strip_prefix(b"s")?;
     let cut = rest.iter().position(|byte| *byte == 0)?;
     let tenant = TenantId::new(std::str::from_utf8(&rest[..cut]).ok()?).ok()?;
     let id: Arc<str> = std::str::from_utf8(&rest[cut + 1..]).ok()?.into();
-    let ends = Row::decode(value)?.ends_at(started)?;
-    Some(((tenant, id), ends))
+    let (row, taken) = Row::decode_all(value)?;
+    Some(Found { key: (tenant, id), left_ms: row.left_ms(uptime), taken })
 }
 
 fn row_key(key: &SessionKey) -> Bytes {
@@ -355,4 +399,73 @@ fn row_key(key: &SessionKey) -> Bytes {
 
 fn place(key: &SessionKey) -> Place {
     Place::ByKey(row_key(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use rt::ManualClock;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_row_is_read_as_it_was_written_and_a_cut_one_is_no_other(
+            owned in any::<bool>(),
+            keep in prop_oneof![Just(Keep::Forever), (0..u64::MAX).prop_map(Keep::For)],
+            (wall_ms, start, up_ms) in any::<(i64, u64, i64)>(),
+            taken in proptest::collection::vec(any::<u8>(), 0..30),
+            state in proptest::collection::vec(any::<u8>(), 0..30),
+        ) {
+            let since = Moment { wall_ms, start, up_ms };
+            let (row, taken) = (Row { owned, keep, since, state: state.into() }, Bytes::from(taken));
+            let bytes = row.encode(&taken);
+            for cut in 0..bytes.len() - row.state.len() {
+                prop_assert!(Row::decode_all(bytes.slice(..cut)).is_none());
+            }
+            prop_assert_eq!(Row::decode_all(bytes), Some((row, taken)));
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn given_up(since: Moment) -> Row {
+        Row { owned: false, keep: Keep::For(10_000), since, state: Bytes::new() }
+    }
+
+    #[test]
+    fn mqtt_3_1_2_23_a_step_of_the_wall_clock_neither_ends_nor_keeps_a_session() {
+        for step in [HOUR_MS, -HOUR_MS] {
+            let clock = Arc::new(ManualClock::new(1_000_000_000));
+            let uptime = Uptime::new(Arc::clone(&clock) as Arc<dyn rt::Clock>, 7);
+            clock.advance(5 * SECOND);
+            let row = given_up(uptime.now());
+            clock.jump_wall(step);
+            clock.advance(9 * SECOND);
+            assert_eq!(row.left_ms(&uptime), Some(1_000));
+            clock.advance(SECOND);
+            assert_eq!(row.left_ms(&uptime), Some(0));
+        }
+    }
+
+    #[test]
+    fn over_a_restart_the_wall_clock_at_the_start_counts_and_later_steps_do_not() {
+        let clock = Arc::new(ManualClock::new(1_000_000_000));
+        let before = Uptime::new(Arc::clone(&clock) as Arc<dyn rt::Clock>, 7);
+        clock.jump_wall(HOUR_MS);
+        // Written after the step, with the clock as it is then.
+        let (row, owned) = (given_up(before.now()), Row { owned: true, ..given_up(before.now()) });
+        clock.advance(4 * SECOND);
+        let after = Uptime::new(Arc::clone(&clock) as Arc<dyn rt::Clock>, 8);
+        clock.jump_wall(-2 * HOUR_MS);
+        clock.advance(SECOND);
+        assert_eq!(row.left_ms(&after), Some(5_000));
+        assert_eq!(owned.left_ms(&after), Some(9_000), "the crash gave it up");
+        assert_eq!(owned.left_ms(&before), None);
+        let forever = Row { keep: Keep::Forever, ..row };
+        assert_eq!(forever.left_ms(&after), None);
+    }
 }

@@ -212,6 +212,40 @@ fn a_share_survives_the_node() {
     });
 }
 
+/// After a crash the share knows less than the session: a record that the session took came to another member.
+#[test]
+fn mqtt_4_8_2_4_what_a_session_took_goes_to_nobody_else_over_a_crash() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let lease = node.core.claim_session(&tenant, "one", Inbox::new().sink()).await.expect("claimed");
+        let mut one = Worker::join(&node.core, "one", true, (Strategy::RoundRobin, MANY));
+        one.member.as_mut().expect("a member").stored().await.expect("the share waits for it");
+        publish(&node.core, "jobs/1", 0..6).await;
+        assert_eq!(one.take(6).await, numbers(0..6));
+        // Takes 2 and 4. That is durable with its state; the row of the share is not written yet.
+        let mut taken = Vec::new();
+        for (shared, _) in &one.held {
+            let texts = values(shared);
+            let nths = (0..texts.len()).filter(|nth| texts[*nth] == "2" || texts[*nth] == "4");
+            taken.extend(nths.filter_map(|nth| shared.receipt.take(nth)));
+        }
+        assert_eq!(taken.len(), 2);
+        // This one is not taken after all.
+        drop(one.held[0].0.receipt.take(0).expect("it has 0"));
+        lease.save(Bytes::from_static(b"state"), Keep::Forever).await.expect("saved");
+        taken.into_iter().for_each(broker::Taken::settle);
+        let dir = node.stop().await;
+        // Whatever they say now, nobody hears it.
+        drop((one, lease));
+        let node = TestNode::start_on(dir).await;
+        let mut two = Worker::join(&node.core, "two", true, (Strategy::RoundRobin, MANY));
+        assert_eq!(two.take(4).await, ["0", "1", "3", "5"]);
+        publish(&node.core, "jobs/1", 6..7).await;
+        assert_eq!(two.take(1).await, ["6"]);
+    });
+}
+
 #[test]
 fn a_session_that_ends_is_not_waited_for() {
     on_core(async {

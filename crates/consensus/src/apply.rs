@@ -148,6 +148,7 @@ impl RaftStateMachine<Types> for Applier {
                 return Ok(());
             }
             self.end_turn()?;
+            rt::failpoint("log.applied");
             for (responder, reply) in replies.drain(..) {
                 responder.send(reply);
             }

@@ -17,7 +17,7 @@ use crate::aliases::Used;
 use crate::error::{disconnect_reason, publish_reason, reason_of_refusal, reason_string};
 use crate::exclusive::{Asking, Exclusives};
 use crate::handlers::auth::ProofExchange;
-use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
+use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
 use crate::metrics::{DropReason, PacketType};
 use crate::observe::Presence;
@@ -337,6 +337,9 @@ impl<B: Broker> Connection<B> {
                     Err(_) => incoming.received.remove(&owed.id.get()),
                 };
             }
+            if owed.of == AckOf::Qos2 {
+                rt::failpoint("mqtt.pubrec.due");
+            }
             match result {
                 Ok(()) => encode_ack(kind, owed.id, turn.output.buffer()),
                 Err(error) => {
@@ -374,9 +377,11 @@ impl<B: Broker> Connection<B> {
         for waiting in covered {
             match waiting {
                 Waiting::Publish(id) => {
+                    rt::failpoint("mqtt.publish.held");
                     self.with_outgoing(turn, |outgoing, link| outgoing.send_held(id, link));
                 }
                 Waiting::Release(id) => {
+                    rt::failpoint("mqtt.pubrel.due");
                     self.with_outgoing(turn, |outgoing, link| outgoing.release(id, link));
                 }
                 answer @ (Waiting::Suback { .. } | Waiting::Unsuback { .. }) => self.answer(answer, turn),
@@ -428,6 +433,7 @@ impl<B: Broker> Connection<B> {
             warn!(client = %self.client, err = %kind, "packet identifiers could not be released");
             return Err(Close::fault(disconnect_reason(kind)));
         }
+        rt::failpoint("mqtt.pubcomp.due");
         for id in ids {
             incoming.received.remove(&id.get());
             encode_ack(AckKind::Pubcomp, id, turn.output.buffer());
@@ -443,9 +449,14 @@ impl<B: Broker> Connection<B> {
     pub(crate) fn finish(&mut self, turn: &mut Turn<'_>) {
         if self.saver.begin(turn.now) {
             let saved = self.lease.save(self.state(StoredWill::None).encode(), keep_of(self.expiry));
+            let joining = self.outgoing.as_mut().map(|outgoing| outgoing.take_joining()).unwrap_or_default();
             let inbox = Rc::clone(&self.inbox);
             self.shared.spawn(async move {
-                inbox.post(Told::Saved(saved.await.map_err(|error| error.kind())));
+                let mut saved = saved.await;
+                for joined in joining {
+                    saved = saved.and(joined.await);
+                }
+                inbox.post(Told::Saved(saved.map_err(|error| error.kind())));
             });
         }
         self.begin_release();
@@ -507,10 +518,16 @@ impl<B: Broker> Connection<B> {
     /// Publishes the will if there is one, and gives the session up.
     pub(crate) fn leave(mut self, publishes_will: bool) {
         self.shared.present.borrow_mut().remove(self.place);
-        let will = self.will.take().filter(|_| publishes_will);
-        let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
+        let will = match self.will.take() {
+            Some(will) if publishes_will => self.publish_will(*will),
+            Some(will) => {
+                will.forget(&self.shared, &self.client);
+                StoredWill::None
+            }
+            None => StoredWill::None,
+        };
         if let Some(outgoing) = &mut self.outgoing {
-            outgoing.leave_shares();
+            outgoing.leave_shares(self.expiry != 0);
         }
         let state = self.is_persistent().then(|| self.state(will).encode());
         if let Some(exclusive) = self.exclusive.take()
@@ -532,16 +549,16 @@ impl<B: Broker> Connection<B> {
         if !will.is_allowed(&self.rights) {
             debug!(client = %self.client, "the will may not be published any more");
             self.shared.metrics.drop_one(DropReason::Denied);
+            will.forget(&self.shared, &self.client);
             return StoredWill::None;
         }
         let delay = will.delay.min(self.expiry);
         if delay == 0 {
-            let mut publisher = self.shared.broker.publisher(&self.shared.tenant, Rc::new(Nobody));
-            will.publish(&self.shared, &mut publisher);
+            will.publish(&self.shared, &self.client);
             return StoredWill::None;
         }
         if self.inbox.is_wanted() {
-            return StoredWill::Inline(will.at_rest(&self.rights.author()));
+            return will.stored_inline(&self.shared, (&self.client, &self.rights.author()));
         }
         will.publish_later(&self.shared, (&self.client, &self.rights.author()), delay)
     }

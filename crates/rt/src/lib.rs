@@ -5,12 +5,14 @@
 
 mod clock;
 mod disk;
+mod failpoint;
 mod rng;
 mod shutdown;
 mod tasks;
 
 pub use clock::{Clock, Instant, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, DiskLock, DiskOp, Fault, SimDisk, StdDisk, is_full};
+pub use failpoint::{FAILPOINTS, failpoint, failpoint_after};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use shutdown::Shutdown;
 pub use tasks::{OnFailure, OnShutdown, TaskHandle, TaskKind, TaskOutput, Tasks};

@@ -13,19 +13,42 @@ use std::time::SystemTime;
 /// The path of a binary to test instead of the one beside the tests.
 const OVERRIDE: &str = "ROBUSTMQ_BROKER_SERVER";
 
-/// The binary, looked for once per test process.
-pub(crate) fn broker_server() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| match std::env::var_os(OVERRIDE) {
-        Some(path) => PathBuf::from(path),
-        None => provided(),
-    })
+/// Which binary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// As users get it.
+    #[default]
+    Plain,
+    /// With places at which it can be told to die.
+    Failpoints,
 }
 
-fn provided() -> PathBuf {
-    let binary = beside_the_tests("broker-server");
+impl Build {
+    fn name(self) -> &'static str {
+        match self {
+            Build::Plain => "broker-server",
+            Build::Failpoints => "broker-server-failpoints",
+        }
+    }
+}
+
+/// The binary, looked for once per test process.
+pub(crate) fn broker_server(which: Build) -> &'static Path {
+    static PLAIN: OnceLock<PathBuf> = OnceLock::new();
+    static FAILPOINTS: OnceLock<PathBuf> = OnceLock::new();
+    match which {
+        Build::Plain => PLAIN.get_or_init(|| match std::env::var_os(OVERRIDE) {
+            Some(path) => PathBuf::from(path),
+            None => provided(which),
+        }),
+        Build::Failpoints => FAILPOINTS.get_or_init(|| provided(which)),
+    }
+}
+
+fn provided(which: Build) -> PathBuf {
+    let binary = beside_the_tests(which.name());
     if !is_current(&binary) {
-        build(binary.parent().expect("it lies in a folder"));
+        build(binary.parent().expect("it lies in a folder"), which);
     }
     binary
 }
@@ -52,15 +75,18 @@ fn is_older(source: Option<SystemTime>, built: SystemTime) -> bool {
 }
 
 /// Cargo's own lock lets one of several test processes build and the others wait.
-fn build(folder: &Path) {
+fn build(folder: &Path, which: Build) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "server", "--bin", "broker-server"]);
+    command.args(["build", "--quiet", "--package", "server", "--bin", which.name()]);
+    if which == Build::Failpoints {
+        command.args(["--features", "failpoints"]);
+    }
     if folder.ends_with("release") {
         command.arg("--release");
     }
     command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("tests/e2e has a root"));
     let status = command.status().expect("cargo runs");
-    assert!(status.success(), "broker-server does not build");
+    assert!(status.success(), "{} does not build", which.name());
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::binary::broker_server;
+use crate::binary::{Build, broker_server};
 use crate::process::Process;
 use crate::wait::{pass, wait_until};
 
@@ -21,6 +21,7 @@ pub struct Settings {
     environment: Vec<(String, String)>,
     file: String,
     fixed_ports: bool,
+    build: Build,
 }
 
 impl Settings {
@@ -47,6 +48,13 @@ impl Settings {
     /// The settings as environment variables.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Runs the build that can be told where to die; see [`Broker::restart_to_die`].
+    #[must_use]
+    pub fn with_failpoints(mut self) -> Settings {
+        self.build = Build::Failpoints;
+        self
     }
 
     /// Takes ports that stay the same over restarts, for clients that reconnect.
@@ -96,7 +104,8 @@ impl Broker {
             }
         }
         let directory = Arc::new(TempDir::new().expect("a temporary directory can be made"));
-        let (process, listening) = launch(&settings, directory.path());
+        let (process, listening) = launch(Broker::command(directory.path(), &settings), directory.path());
+        let listening = listening.unwrap_or_else(|why| panic!("{why}"));
         let listeners = read_listeners(&listening);
         let (allowed, said_before) = (Vec::new(), String::new());
         Broker { settings, directory, process, listeners, listening, allowed, said_before }
@@ -104,7 +113,7 @@ impl Broker {
 
     /// A command that would start a broker on this data directory.
     pub fn command(data_dir: &Path, settings: &Settings) -> Command {
-        let mut command = Command::new(broker_server());
+        let mut command = Command::new(broker_server(settings.build));
         command.arg("start").arg("--data-dir").arg(data_dir);
         if !settings.fixed_ports {
             command.arg("--any-port");
@@ -121,10 +130,17 @@ impl Broker {
 
     /// A command with other arguments than `start`, free of settings of the environment.
     pub fn command_with(arguments: &[&str]) -> Command {
-        let mut command = Command::new(broker_server());
+        let mut command = Command::new(broker_server(Build::Plain));
         command.args(arguments);
         clean(&mut command);
         command
+    }
+
+    /// The places at which it can be told to die.
+    pub fn failpoints() -> Vec<String> {
+        let output = Command::new(broker_server(Build::Failpoints)).arg("failpoints").output();
+        let names = String::from_utf8(output.expect("the broker's binary runs").stdout).expect("names");
+        names.lines().map(str::to_owned).collect()
     }
 
     /// Where it listens.
@@ -181,11 +197,36 @@ impl Broker {
 
     /// Starts again on the same directory what was killed or stopped.
     pub fn restart(&mut self) {
+        let command = Broker::command(self.directory.path(), &self.settings);
+        self.relaunch(command).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// As [`Broker::restart`], to die by itself when it comes to `failpoint` for the `nth` time. It may do so before it listens.
+    pub fn restart_to_die(&mut self, failpoint: &str, nth: u64) {
+        let mut command = Broker::command(self.directory.path(), &self.settings);
+        command.env("ROBUSTMQ_FAILPOINT", format!("{failpoint}:{nth}"));
+        if let Err(why) = self.relaunch(command) {
+            assert!(self.has_died(), "{why}");
+        }
+    }
+
+    fn relaunch(&mut self, command: Command) -> Result<(), String> {
         assert!(self.process.ended().is_some(), "a broker that runs cannot be restarted");
         let said = self.process.errors();
         self.said_before.push_str(&said);
-        (self.process, self.listening) = launch(&self.settings, self.directory.path());
+        let listening;
+        (self.process, listening) = launch(command, self.directory.path());
+        self.listening = listening?;
         self.listeners = read_listeners(&self.listening);
+        Ok(())
+    }
+
+    /// Whether it has died as by SIGKILL. Panics if it has ended in another way.
+    pub fn has_died(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        let Some(status) = self.process.ended() else { return false };
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}:\n{}", self.process.errors());
+        true
     }
 
     /// What it wrote to standard error so far.
@@ -255,18 +296,18 @@ fn is_complaint(line: &str) -> bool {
         || line.contains("panicked at")
 }
 
-fn launch(settings: &Settings, directory: &Path) -> (Process, Value) {
+/// Starts it and waits until it listens; an error if it ends before.
+fn launch(command: Command, directory: &Path) -> (Process, Result<Value, String>) {
     // A killed broker leaves its file behind.
     let file = directory.join("listeners.json");
     let _ = fs::remove_file(&file);
-    let mut process = Process::start(Broker::command(directory, settings));
-    let text = wait_until("the broker listens", || {
-        if let Some(status) = process.ended() {
-            panic!("the broker ended with {status}:\n{}", process.errors());
-        }
-        fs::read_to_string(&file).ok()
+    let mut process = Process::start(command);
+    let text = wait_until("the broker listens", || match process.ended() {
+        Some(status) => Some(Err(format!("the broker ended with {status}:\n{}", process.errors()))),
+        None => fs::read_to_string(&file).ok().map(Ok),
     });
-    (process, serde_json::from_str(&text).expect("listeners.json is JSON"))
+    let listening = text.map(|text| serde_json::from_str(&text).expect("listeners.json is JSON"));
+    (process, listening)
 }
 
 fn read_listeners(listening: &Value) -> Listeners {

@@ -37,11 +37,11 @@ impl Collector {
         let client_id = format!("collector-{qos:?}");
         let mut socket = connect(address, &client_id);
         socket.subscribe(filter, qos).expect("the broker is up");
-        let mut intake = Intake { stop: Arc::clone(&stop), seen: Arc::clone(&seen), open: BTreeSet::new() };
+        let mut ear = Ear { stop: Arc::clone(&stop), seen: Arc::clone(&seen), intake: Intake::default() };
         let thread = thread::spawn(move || {
-            while !intake.is_over() {
+            while !ear.is_over() {
                 // An error is the crash that this is about.
-                if intake.receive(&mut socket).is_err() {
+                if ear.receive(&mut socket).is_err() {
                     socket = connect(address, &client_id);
                     assert!(socket.session_present, "the session of {client_id} is lost");
                 }
@@ -73,15 +73,14 @@ impl Collector {
     }
 }
 
-/// What outlives a connection.
-struct Intake {
+/// What the thread has.
+struct Ear {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
-    /// Identifiers of QoS 2 deliveries that were taken and not released yet: they may be sent again.
-    open: BTreeSet<NonZeroU16>,
+    intake: Intake,
 }
 
-impl Intake {
+impl Ear {
     fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -95,15 +94,27 @@ impl Intake {
                 Err(error) => return Err(error),
             };
             while let Some(incoming) = packet {
-                self.take(socket, incoming);
+                if let Some((topic, payload)) = self.intake.take(socket, incoming) {
+                    self.seen.lock().entry(topic).or_default().push(payload);
+                }
                 packet = socket.read_arrived();
             }
             socket.flush()?;
         }
         Ok(())
     }
+}
 
-    fn take(&mut self, socket: &mut Socket, incoming: Incoming) {
+/// What a subscriber owes its broker. Outlives its connections.
+#[derive(Default)]
+pub(crate) struct Intake {
+    /// Identifiers of QoS 2 deliveries that were taken and not released yet: they may be sent again.
+    open: BTreeSet<NonZeroU16>,
+}
+
+impl Intake {
+    /// Queues the answer to a packet. Topic and payload of a message that is new.
+    pub(crate) fn take(&mut self, socket: &mut Socket, incoming: Incoming) -> Option<(String, String)> {
         match incoming {
             Incoming::Publish { topic, payload, delivery, .. } => {
                 let is_new = match delivery {
@@ -117,16 +128,18 @@ impl Intake {
                         self.open.insert(id)
                     }
                 };
-                if is_new {
-                    let payload = String::from_utf8(payload).expect("payloads are numbers");
-                    self.seen.lock().entry(topic).or_default().push(payload);
-                }
+                is_new.then(|| (topic, String::from_utf8(payload).expect("payloads are numbers")))
             }
             Incoming::Ack(AckKind::Pubrel, id, _) => {
                 self.open.remove(&id);
                 socket.put_ack(AckKind::Pubcomp, id);
+                None
             }
-            Incoming::Ack(..) | Incoming::Suback(_) | Incoming::Disconnect(_) | Incoming::Other => {}
+            Incoming::Ack(..)
+            | Incoming::Connack { .. }
+            | Incoming::Suback(_)
+            | Incoming::Disconnect(_)
+            | Incoming::Other => None,
         }
     }
 }

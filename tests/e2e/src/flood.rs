@@ -41,14 +41,7 @@ impl Publisher {
     /// Starts to publish to `topic` at QoS 1 or 2, with at most `window` messages that wait for an answer.
     pub fn start(address: SocketAddr, topic: &str, qos: Qos, window: usize) -> Publisher {
         let stop = Arc::new(AtomicBool::new(false));
-        let flood = Flood {
-            topic: topic.to_owned(),
-            qos,
-            window,
-            inflight: VecDeque::new(),
-            next_id: 0,
-            ledger: Ledger::default(),
-        };
+        let flood = Flood::new(topic, qos, window);
         let stopped = Arc::clone(&stop);
         Publisher { stop, thread: thread::spawn(move || flood.run(address, &stopped)) }
     }
@@ -68,17 +61,48 @@ enum Stage {
     Released,
 }
 
-struct Flood {
+/// A publisher's state: what outlives its connections.
+pub(crate) struct Flood {
     topic: String,
     qos: Qos,
     window: usize,
     /// In the order in which they were sent first.
     inflight: VecDeque<(NonZeroU16, u64, Stage)>,
     next_id: u16,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
 }
 
 impl Flood {
+    pub(crate) fn new(topic: &str, qos: Qos, window: usize) -> Flood {
+        let topic = topic.to_owned();
+        Flood { topic, qos, window, inflight: VecDeque::new(), next_id: 0, ledger: Ledger::default() }
+    }
+
+    /// How many messages were answered to the end.
+    pub(crate) fn settled(&self) -> u64 {
+        self.ledger.sent - self.inflight.len() as u64
+    }
+
+    /// On a new connection: queues again what was not answered.
+    pub(crate) fn resume(&self, socket: &mut Socket) {
+        for (id, number, stage) in &self.inflight {
+            match stage {
+                Stage::Published => {
+                    let delivery = delivery(self.qos, *id, true);
+                    socket.put_publish(&self.topic, number.to_string().as_bytes(), delivery);
+                }
+                Stage::Released => socket.put_ack(AckKind::Pubrel, *id),
+            }
+        }
+    }
+
+    /// Queues new messages until `total` are sent or the window is full.
+    pub(crate) fn fill(&mut self, socket: &mut Socket, total: u64) {
+        while self.ledger.sent < total && self.inflight.len() < self.window {
+            self.publish_next(socket);
+        }
+    }
+
     fn run(mut self, address: SocketAddr, stop: &AtomicBool) -> Ledger {
         let client_id = format!("flood-{}", self.topic.replace('/', "-"));
         let mut had_session = false;
@@ -96,21 +120,10 @@ impl Flood {
     }
 
     fn serve(&mut self, socket: &mut Socket, stop: &AtomicBool) -> Result<()> {
-        for (id, number, stage) in &self.inflight {
-            match stage {
-                Stage::Published => {
-                    socket.put_publish(
-                        &self.topic,
-                        number.to_string().as_bytes(),
-                        delivery(self.qos, *id, true),
-                    );
-                }
-                Stage::Released => socket.put_ack(AckKind::Pubrel, *id),
-            }
-        }
+        self.resume(socket);
         loop {
-            while !stop.load(Ordering::Relaxed) && self.inflight.len() < self.window {
-                self.publish_next(socket);
+            if !stop.load(Ordering::Relaxed) {
+                self.fill(socket, u64::MAX);
             }
             socket.flush()?;
             if self.inflight.is_empty() {
@@ -135,7 +148,8 @@ impl Flood {
         socket.put_publish(&self.topic, number.to_string().as_bytes(), delivery(self.qos, id, false));
     }
 
-    fn settle(&mut self, socket: &mut Socket, incoming: &Incoming) -> Result<()> {
+    /// Takes an answer.
+    pub(crate) fn settle(&mut self, socket: &mut Socket, incoming: &Incoming) -> Result<()> {
         let Incoming::Ack(kind, id, reason) = incoming else {
             // A broker that goes down may say so.
             assert!(matches!(incoming, Incoming::Disconnect(_)), "a publisher received {incoming:?}");

@@ -7,6 +7,7 @@
 mod binary;
 mod broker;
 mod collector;
+mod fleet;
 mod flood;
 mod http;
 mod kafka;
@@ -18,6 +19,7 @@ mod wait;
 
 pub use broker::{Broker, Listeners, Settings};
 pub use collector::Collector;
+pub use fleet::{Fleet, FleetSize};
 pub use flood::{Ledger, Publisher};
 pub use http::get;
 pub use kafka::{Consumer, Fetched, KafkaRecord, Produced};

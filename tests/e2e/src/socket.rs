@@ -4,6 +4,7 @@
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU16;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -60,6 +61,13 @@ pub enum Incoming {
     },
     /// A step of a QoS 1 or 2 exchange.
     Ack(AckKind, NonZeroU16, ReasonCode),
+    /// The answer to CONNECT, for who did not wait for it: whether there is a session, and the reason.
+    Connack {
+        /// Session Present.
+        session_present: bool,
+        /// Success, or why not.
+        reason: ReasonCode,
+    },
     /// The answer to SUBSCRIBE.
     Suback(Vec<ReasonCode>),
     /// The broker goes away, or sends the client away.
@@ -82,17 +90,7 @@ pub struct Socket {
 impl Socket {
     /// Connects and waits for CONNACK. A refusal is an error of kind `ConnectionRefused`.
     pub fn open(address: SocketAddr, opening: &Opening<'_>) -> Result<Socket> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        let mut socket = Socket {
-            stream,
-            peer: Peer::new(opening.version),
-            decoder: Decoder { expect: Expect::FromServer(opening.version), packet_size_max: u32::MAX },
-            input: BytesMut::new(),
-            output: BytesMut::new(),
-            session_present: false,
-        };
-        socket.put_connect(opening);
+        let mut socket = Socket::dial(address, opening)?;
         socket.flush()?;
         socket.stream.set_read_timeout(Some(crate::PATIENCE))?;
         let (present, reason) = socket.read_packet(|packet| match packet {
@@ -104,6 +102,59 @@ impl Socket {
         }
         socket.session_present = present;
         Ok(socket)
+    }
+
+    /// Connects without waiting for CONNACK, for who drives many connections with [`Socket::receive`] and [`Socket::send`].
+    pub fn begin(address: SocketAddr, opening: &Opening<'_>) -> Result<Socket> {
+        let mut socket = Socket::dial(address, opening)?;
+        socket.stream.set_nonblocking(true)?;
+        socket.send()?;
+        Ok(socket)
+    }
+
+    fn dial(address: SocketAddr, opening: &Opening<'_>) -> Result<Socket> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let mut socket = Socket {
+            stream,
+            peer: Peer::new(opening.version),
+            decoder: Decoder { expect: Expect::FromServer(opening.version), packet_size_max: u32::MAX },
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            session_present: false,
+        };
+        socket.put_connect(opening);
+        Ok(socket)
+    }
+
+    /// Takes what has arrived, without waiting; [`Socket::read_arrived`] has it then.
+    pub fn receive(&mut self) -> Result<()> {
+        let mut bytes = [0; READ_BYTES];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.input.extend_from_slice(&bytes[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends what is queued, as far as that is possible without waiting. Whether all of it is sent.
+    pub fn send(&mut self) -> Result<bool> {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(count) => bytes::Buf::advance(&mut self.output, count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// For `poll`.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.stream.as_raw_fd()
     }
 
     /// How long [`Socket::read`] waits before it gives up with `WouldBlock` or `TimedOut`.
@@ -122,11 +173,21 @@ impl Socket {
         encode_ack(kind, id, &mut self.output);
     }
 
+    /// Queues a SUBSCRIBE.
+    pub(crate) fn put_subscribe(&mut self, filters: &[&str], qos: Qos) {
+        let exchange = Exchange { packet_id: NonZeroU16::MIN, properties: Properties::EMPTY };
+        let filters: Vec<_> = filters.iter().map(|filter| (*filter, SubscribeOptions::new(qos))).collect();
+        exchange.encode_subscribe(&filters, &mut self.output, &self.peer).expect("small enough");
+    }
+
     /// Subscribes and waits for the grant; messages that come before it are lost, so subscribe first.
     pub fn subscribe(&mut self, filter: &str, qos: Qos) -> Result<()> {
-        let exchange = Exchange { packet_id: NonZeroU16::MIN, properties: Properties::EMPTY };
-        let filters = [(filter, SubscribeOptions::new(qos))];
-        exchange.encode_subscribe(&filters, &mut self.output, &self.peer).expect("small enough");
+        self.subscribe_all(&[filter], qos)
+    }
+
+    /// As [`Socket::subscribe`], to several filters.
+    pub fn subscribe_all(&mut self, filters: &[&str], qos: Qos) -> Result<()> {
+        self.put_subscribe(filters, qos);
         self.flush()?;
         loop {
             if let Incoming::Suback(codes) = self.read()? {
@@ -223,8 +284,10 @@ fn incoming(packet: Packet<'_>) -> Incoming {
         Packet::Pubcomp(step) => ack(AckKind::Pubcomp, step),
         Packet::Suback(answer) => Incoming::Suback(answer.codes().collect()),
         Packet::Disconnect(disconnect) => Incoming::Disconnect(disconnect.reason),
+        Packet::Connack(connack) => {
+            Incoming::Connack { session_present: connack.session_present, reason: connack.reason }
+        }
         Packet::Connect(_)
-        | Packet::Connack(_)
         | Packet::Subscribe(_)
         | Packet::Unsubscribe(_)
         | Packet::Unsuback(_)

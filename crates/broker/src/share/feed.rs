@@ -162,7 +162,10 @@ impl Feed {
         }
         match self.subscriber.catch_up(&mut self.cursor, CATCH_UP_BYTES) {
             CatchUp::Batches(deliveries) => self.backlog = deliveries.into(),
-            CatchUp::Live => self.backlog = VecDeque::new(),
+            CatchUp::Live => {
+                self.backlog = VecDeque::new();
+                self.share.state.lock().has_caught_up();
+            }
             CatchUp::Wait(disk) => disk.await,
         }
         Next::Again
@@ -195,8 +198,21 @@ impl Feed {
         while let Some((index, _)) = delivery.pick(records.len()) {
             records.push(index as u32);
         }
+        self.pass_over(&delivery.batch, &mut records);
         self.open = Some(Open { batch: Arc::clone(&delivery.batch), records, taken: 0 });
         if self.hand_out_open() { Next::Again } else { Next::Wait }
+    }
+
+    /// Leaves out what sessions took before a crash.
+    fn pass_over(&self, batch: &Arc<Batch>, records: &mut Vec<u32>) {
+        let mut state = self.share.state.lock();
+        if state.passed_over.is_empty() {
+            return;
+        }
+        records.retain(|index| {
+            let spot = super::Spot::of(&Item { batch: Arc::clone(batch), index: *index });
+            !spot.is_some_and(|spot| state.passes_over(&spot))
+        });
     }
 
     /// Whether nothing is open any more.
@@ -254,7 +270,7 @@ impl Feed {
             self.share.row(state)
         };
         if let Some(write) = write {
-            self.share.write(&self.core, write);
+            drop(self.share.write(&self.core, write));
         }
         self.core.shared().shares.remove(&self.share);
         true
@@ -263,6 +279,7 @@ impl Feed {
     /// Notes where the feed stands: before the batch that is open, if only some of it was handed out.
     fn put_down(&self, state: &mut super::State) {
         state.cursor = Some(self.cursor.clone());
+        state.settlements_put_down = state.settlements;
         state.left_over = Vec::new();
         if let Some(open) = &self.open {
             let rest = open.records[open.taken..].iter();
@@ -291,7 +308,7 @@ impl Feed {
             write
         };
         if let Some(write) = write {
-            self.share.write(&self.core, write);
+            drop(self.share.write(&self.core, write));
         }
     }
 

@@ -14,34 +14,39 @@
 //! - **Nobody there**: if a member's session lasts, the share keeps its cursor (and what was given back) in a row, and goes
 //!   on when a member comes; else it is gone.
 //!
-//! What is stored lags behind by at most [`feed::SAVE_EVERY`]: after a crash, records of the last moments come again.
+//! What is stored lags behind by at most [`feed::SAVE_EVERY`]: after a crash, records of the last moments come again, but for those
+//! that a session took for good ([`Receipt::take`]).
 
 mod feed;
 mod roster;
 mod stored;
+mod taken;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
-use model::{Error, TenantId};
+use model::{Error, ErrorKind, TenantId};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::broker::{Event, Sink};
 use crate::core_thread::Core;
 use crate::delivery::{Cursor, Delivery};
-use crate::node::CoreEvent;
+use crate::node::{CoreEvent, SessionKey};
 use crate::routing::Filter;
 use crate::rows::{Place, RowWrite};
 
 pub use roster::Strategy;
+pub use taken::Taken;
 
 use roster::{Assigned, Roster};
 use stored::{Spot, Stored};
 
 pub(crate) use stored::PREFIX;
+pub(crate) use taken::TakenIndex;
 
 /// Which shared subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,9 +101,16 @@ impl Receipt {
     /// The `nth` picked record was acknowledged, is owned by the member's session, or can never be delivered. Any thread; again
     /// is harmless.
     pub fn settle(&self, nth: usize) {
+        self.settle_as(nth, None);
+    }
+
+    fn settle_as(&self, nth: usize, taken: Option<&taken::Entry>) {
         let has_room_again = {
             let mut state = self.share.state.lock();
             state.dirty = true;
+            if let Some(taken) = taken {
+                taken.note_settled(state.next_settlement());
+            }
             state.roster.settle(self.member, self.parcel, nth)
         };
         if has_room_again {
@@ -113,12 +125,27 @@ pub struct ShareMember {
     share: Arc<Share>,
     id: u64,
     client: Arc<str>,
+    /// Tells when the share's row, which says that it waits for this session, is durable.
+    stored: Option<oneshot::Receiver<Result<(), Error>>>,
 }
 
 impl ShareMember {
     /// Differs for every membership of the node.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Resolves when the share is sure to wait for this session, also after a crash. To be asked once.
+    pub fn stored(&mut self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let stored = self.stored.take();
+        async move {
+            match stored {
+                None => Ok(()),
+                Some(stored) => {
+                    stored.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "store a share")))
+                }
+            }
+        }
     }
 
     /// Leaves for good: the share does not wait for this session any more.
@@ -133,6 +160,7 @@ impl Drop for ShareMember {
         let is_orphan = {
             let mut state = self.share.state.lock();
             state.roster.remove(self.id);
+            state.clients.remove(&self.id);
             state.dirty = true;
             state.roster.is_empty() && state.lasting.is_empty() && !state.is_fed
         };
@@ -147,7 +175,9 @@ impl Drop for ShareMember {
 #[derive(Default)]
 pub(crate) struct Shares {
     by_key: Mutex<AHashMap<ShareKey, Arc<Share>>>,
-    numbers: std::sync::atomic::AtomicU64,
+    numbers: AtomicU64,
+    /// What sessions took of them.
+    pub(crate) taken: Arc<TakenIndex>,
 }
 
 /// One share. Its lock is held for one hand-over or one settlement, never while anything waits.
@@ -156,11 +186,22 @@ pub(crate) struct Share {
     /// Members came, went, or have room again.
     changed: Notify,
     state: Mutex<State>,
+    /// The last settlement that its row knows of.
+    settled_durably: AtomicU64,
+    taken: Arc<TakenIndex>,
 }
 
 #[derive(Default)]
 struct State {
     roster: Roster,
+    /// Whose sessions the members are.
+    clients: AHashMap<u64, Arc<str>>,
+    /// Number of the last settlement of what a session took, or was found to have taken.
+    settlements: u64,
+    /// The last one before the cursor was put down: what came later may be read again.
+    settlements_put_down: u64,
+    /// To be passed over when the log is read again: sessions took it before a crash.
+    passed_over: AHashMap<Spot, Arc<taken::Entry>>,
     /// Sessions that the share waits for.
     lasting: AHashSet<Arc<str>>,
     /// A feed runs.
@@ -182,7 +223,8 @@ struct State {
 impl Shares {
     fn open(&self, key: &ShareKey) -> Arc<Share> {
         let mut by_key = self.by_key.lock();
-        let share = by_key.entry(key.clone()).or_insert_with(|| Arc::new(Share::new(key.clone())));
+        let share =
+            by_key.entry(key.clone()).or_insert_with(|| Arc::new(Share::new(key.clone(), &self.taken)));
         Arc::clone(share)
     }
 
@@ -214,11 +256,69 @@ impl Shares {
         state.left_over = stored.left_over;
         state.has_row = true;
     }
+
+    /// What stored sessions took goes to nobody else. At the start, when all shares are restored.
+    pub(crate) fn restore_taken(&self, session: &SessionKey, mut taken: Bytes) {
+        for (key, spot) in taken::decode(&mut taken).unwrap_or_default() {
+            let share = stored::key_of(&key).and_then(|key| self.by_key.lock().get(&key).cloned());
+            // Nobody waits for it any more.
+            let Some(share) = share else { continue };
+            let entry = self.taken.restore(session.clone(), &share, spot);
+            let mut state = share.state.lock();
+            match state.left_over.iter().position(|known| *known == spot) {
+                Some(at) => {
+                    state.left_over.remove(at);
+                    entry.note_settled(state.next_settlement());
+                    state.settlements_put_down = state.settlements;
+                }
+                None => {
+                    state.passed_over.insert(spot, entry);
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// Something is settled that the row has to know.
+    fn next_settlement(&mut self) -> u64 {
+        self.dirty = true;
+        self.settlements += 1;
+        self.settlements
+    }
+
+    /// Whether a session took a record before the crash.
+    fn passes_over(&mut self, spot: &Spot) -> bool {
+        let Some(entry) = self.passed_over.remove(spot) else { return false };
+        entry.note_settled(self.next_settlement());
+        true
+    }
+
+    /// Everything that the last node left has been read again: what was not met lies before the cursor.
+    fn has_caught_up(&mut self) {
+        if !self.passed_over.is_empty() {
+            let number = self.next_settlement();
+            self.passed_over.drain().for_each(|(_, entry)| entry.note_settled(number));
+        }
+    }
+}
+
+/// A write of a share's row.
+struct RowOfShare {
+    write: RowWrite,
+    /// The last settlement that it knows of.
+    settlements: u64,
 }
 
 impl Share {
-    fn new(key: ShareKey) -> Self {
-        Self { key, changed: Notify::new(), state: Mutex::default() }
+    fn new(key: ShareKey, taken: &Arc<TakenIndex>) -> Self {
+        Self {
+            key,
+            changed: Notify::new(),
+            state: Mutex::default(),
+            settled_durably: AtomicU64::new(0),
+            taken: Arc::clone(taken),
+        }
     }
 
     /// The share does not wait for a session any more.
@@ -231,7 +331,7 @@ impl Share {
             (state.roster.is_empty() && !state.is_fed, self.row(&mut state))
         };
         if let Some(write) = write {
-            self.write(core, write);
+            drop(self.write(core, write));
         }
         if is_orphan {
             core.shared().shares.remove(self);
@@ -239,11 +339,12 @@ impl Share {
     }
 
     /// The write that stores the share as it is; `None` if there is nothing to store or remove.
-    fn row(&self, state: &mut State) -> Option<RowWrite> {
-        let key = stored::row_key(&self.key);
+    fn row(&self, state: &mut State) -> Option<RowOfShare> {
+        let (key, settlements) = (stored::row_key(&self.key), state.settlements_put_down);
         state.dirty = false;
         if state.lasting.is_empty() {
-            return std::mem::take(&mut state.has_row).then_some(RowWrite::Delete { key });
+            let write = RowWrite::Delete { key };
+            return std::mem::take(&mut state.has_row).then_some(RowOfShare { write, settlements });
         }
         let in_hand = state.roster.unsettled().filter_map(|item| Spot::of(&item));
         let stored = Stored {
@@ -252,26 +353,35 @@ impl Share {
             lasting: state.lasting.iter().cloned().collect(),
         };
         state.has_row = true;
-        Some(RowWrite::Put { key, value: stored.encode() })
+        Some(RowOfShare { write: RowWrite::Put { key, value: stored.encode() }, settlements })
     }
 
-    /// Submits at once; later writes take effect later.
-    fn write(&self, core: &Core, write: RowWrite) {
+    /// Submits at once; later writes take effect later. Answers when it is durable.
+    fn write(self: &Arc<Self>, core: &Core, row: RowOfShare) -> oneshot::Receiver<Result<(), Error>> {
         let place = Place::ByKey(stored::row_key(&self.key));
-        let written = core.rows_handle().submit(&place, Vec::new(), vec![write]);
-        let name = Arc::clone(&self.key.name);
+        let written = core.rows_handle().submit(&place, Vec::new(), vec![row.write]);
+        let (share, (answer, durable)) = (Arc::clone(self), oneshot::channel());
         core.spawn(async move {
-            if let Err(error) = written.await {
-                tracing::warn!(share = &*name, err = %error, "a share could not be stored");
+            let written = written.await.map(|_| ());
+            match &written {
+                Ok(()) => {
+                    share.settled_durably.fetch_max(row.settlements, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    tracing::warn!(share = &*share.key.name, err = %error, "a share could not be stored");
+                }
             }
+            // Nobody may wait.
+            let _ = answer.send(written);
         });
+        durable
     }
 }
 
 /// Makes the caller a member.
 pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMember {
     let shares = &core.shared().shares;
-    let id = shares.numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let id = shares.numbers.fetch_add(1, Ordering::Relaxed);
     core.share_sinks().insert(id, sink);
     let present = core.present();
     loop {
@@ -286,6 +396,7 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
                 state.publisher_header = join.publisher_header;
             }
             state.roster.add(id, core.id(), join.credit);
+            state.clients.insert(id, Arc::clone(&join.client));
             let is_new = join.lasts && state.lasting.insert(Arc::clone(&join.client));
             if state.cursor.is_none() {
                 state.cursor = Some(present.clone());
@@ -293,14 +404,12 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
             let must_feed = !std::mem::replace(&mut state.is_fed, true);
             (must_feed, is_new.then(|| share.row(&mut state)).flatten())
         };
-        if let Some(write) = write {
-            share.write(core, write);
-        }
+        let stored = write.map(|write| share.write(core, write));
         if must_feed {
             feed::start(core, &share);
         }
         share.changed.notify_one();
-        return ShareMember { core: core.clone(), share, id, client: join.client };
+        return ShareMember { core: core.clone(), share, id, client: join.client, stored };
     }
 }
 

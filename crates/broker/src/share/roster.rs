@@ -111,6 +111,15 @@ impl Roster {
         self.returned.make_contiguous().sort_by_key(place);
     }
 
+    /// A record that a member has.
+    pub(super) fn item(&self, id: u64, parcel: u64, nth: usize) -> Option<Item> {
+        let member = self.members.iter().find(|member| member.id == id)?;
+        let first = member.parcels.front()?.number;
+        let found = member.parcels.get(parcel.wrapping_sub(first) as usize)?;
+        let index = found.records.get(nth).copied().flatten()?;
+        Some(Item { batch: Arc::clone(&found.batch), index })
+    }
+
     /// A record is done with. Answers whether its member had no room before.
     pub(super) fn settle(&mut self, id: u64, parcel: u64, nth: usize) -> bool {
         let Some(member) = self.members.iter_mut().find(|member| member.id == id) else { return false };

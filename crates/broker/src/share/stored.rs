@@ -28,7 +28,7 @@ const ONE: u8 = b'+';
 const MANY: u8 = b'#';
 
 /// Where a record lies that was not settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Spot {
     pub(super) shard: ShardId,
     pub(super) base: Offset,
@@ -40,6 +40,21 @@ impl Spot {
     pub(super) fn of(item: &Item) -> Option<Self> {
         item.batch.position?;
         Some(Self { shard: item.batch.shard, base: item.batch.base, index: item.index })
+    }
+
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        out.put_u64(self.shard.to_u64());
+        out.put_u64(self.base.0);
+        out.put_u32(self.index);
+    }
+
+    pub(super) fn decode(input: &mut Bytes) -> Option<Self> {
+        if input.remaining() < SPOT_BYTES {
+            return None;
+        }
+        let shard = ShardId::from_u64(input.get_u64());
+        let (base, index) = (Offset(input.get_u64()), input.get_u32());
+        Some(Self { shard: shard.ok()?, base, index })
     }
 }
 
@@ -56,11 +71,7 @@ impl Stored {
         out.put_u8(VERSION);
         self.cursor.encode(&mut out);
         out.put_u32(self.left_over.len() as u32);
-        for spot in &self.left_over {
-            out.put_u64(spot.shard.to_u64());
-            out.put_u64(spot.base.0);
-            out.put_u32(spot.index);
-        }
+        self.left_over.iter().for_each(|spot| spot.encode(&mut out));
         out.put_u32(self.lasting.len() as u32);
         for client in &self.lasting {
             // A client identifier has at most 65,535 bytes.
@@ -79,12 +90,7 @@ impl Stored {
         if input.remaining() < count.checked_mul(SPOT_BYTES)? {
             return None;
         }
-        let spot = |_| {
-            let shard = ShardId::from_u64(input.get_u64()).ok();
-            let (base, index) = (Offset(input.get_u64()), input.get_u32());
-            shard.map(|shard| Spot { shard, base, index })
-        };
-        let left_over: Option<Vec<_>> = (0..count).map(spot).collect();
+        let left_over: Option<Vec<_>> = (0..count).map(|_| Spot::decode(&mut input)).collect();
         let left_over = left_over?;
         let count = input.try_get_u32().ok()?;
         let mut lasting = Vec::new();

@@ -33,7 +33,7 @@ use crate::session::Shared;
 use crate::state::State;
 use crate::subscription::EXCLUSIVE;
 use crate::template::Who;
-use crate::will::{self, Will};
+use crate::will::{self, Kept, Will};
 
 /// Rows that one scan asks for.
 const SCAN_ROWS: usize = 1024;
@@ -81,6 +81,8 @@ pub(crate) struct Claimed {
     received: BTreeMap<u16, Received>,
     /// Its exclusive subscriptions.
     grant: Option<Grant>,
+    /// The row of the client's will.
+    will: Option<Kept>,
 }
 
 impl Opening {
@@ -175,7 +177,14 @@ impl Opening {
                 Ok(rights) => rights,
                 Err(reason) => return inbox.post(Told::Claimed(Box::new(Err(reason)))),
             };
+            let author = rights.author();
+            let kept = will.map(|will| will.keep(&task, (&client, &author), expiry));
             let claimed = claim(&task, &inbox, (&client, rights), (clean_start, expiry)).await;
+            // Both are written at once: a will costs a client that has a session no time.
+            let claimed = match (claimed, kept) {
+                (Ok(claimed), Some(kept)) => kept.await.map(|kept| Claimed { will: Some(kept), ..claimed }),
+                (claimed, _) => claimed,
+            };
             match claimed {
                 // The client did not wait for its answer.
                 Ok(claimed) if inbox.is_closed() => claimed.abandon(&task, &inbox, (&client, expiry)),
@@ -284,7 +293,15 @@ async fn claim<B: Broker>(
             } else if was_stored {
                 lease.save(Bytes::new(), keep_of(0)).await?;
             }
-            Ok(Claimed { rights, lease, incarnation, state: None, received: BTreeMap::new(), grant: None })
+            Ok(Claimed {
+                rights,
+                lease,
+                incarnation,
+                state: None,
+                received: BTreeMap::new(),
+                grant: None,
+                will: None,
+            })
         }
     }
 }
@@ -296,7 +313,7 @@ async fn resume<B: Broker>(
     expiry: u32,
 ) -> Result<Claimed, Error> {
     let ((lease, mut state), (client, rights)) = (session, whose);
-    will::settle(shared, std::mem::take(&mut state.will), false).await;
+    will::settle(shared, client, std::mem::take(&mut state.will), false).await;
     let received = received(shared, state.incarnation).await?;
     let grant = exclusives(shared, client, expiry, &mut state).await?;
     match expiry {
@@ -306,7 +323,8 @@ async fn resume<B: Broker>(
         seconds if seconds != u32::MAX => lease.save(state.encode(), keep_of(expiry)).await?,
         _ => {}
     }
-    Ok(Claimed { rights, lease, incarnation: state.incarnation, state: Some(state), received, grant })
+    let incarnation = state.incarnation;
+    Ok(Claimed { rights, lease, incarnation, state: Some(state), received, grant, will: None })
 }
 
 /// Takes what the session has alone; what another client has by now is no subscription of it any more.
@@ -361,7 +379,7 @@ async fn forget<B: Broker>(shared: &Rc<Shared<B>>, old: State, client: &str) {
             warn!(client, err = %error, "exclusive subscriptions could not be given up");
         }
     }
-    will::settle(shared, old.will, true).await;
+    will::settle(shared, client, old.will, true).await;
     let task = Rc::clone(shared);
     let incarnation = old.incarnation;
     shared.spawn(async move {
@@ -385,6 +403,10 @@ pub(crate) fn accept<B: Broker>(
     let (shared, inbox, mut presence) = parts;
     let is_present = claimed.state.is_some();
     answer(&opening, is_present, &shared, turn);
+    let mut will = opening.will;
+    if let (Some(will), Some(kept)) = (&mut will, claimed.will) {
+        will.accept(kept);
+    }
     let rights = Box::new(Rights::new(claimed.rights, turn.now, shared.broker.wall_ms()));
     let mut identity = opening.identity;
     if let (Some(identity), Some(user)) = (&mut identity, rights.user()) {
@@ -405,7 +427,7 @@ pub(crate) fn accept<B: Broker>(
         expiry: opening.expiry,
         incarnation: claimed.incarnation,
         lease: claimed.lease,
-        will: opening.will,
+        will,
         incoming: None,
         outgoing: None,
         saver: Saver::default(),

@@ -10,6 +10,7 @@ use crate::window::Step;
 impl<B: Broker> Connection<B> {
     /// Before PUBREL it settles nothing; for a QoS 1 delivery it is a Protocol Error [MQTT-2.2.1-5].
     pub(crate) fn handle_pubcomp(&mut self, ack: &Ack<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        rt::failpoint("mqtt.pubcomp.came");
         let exchange = self.outgoing.as_ref().and_then(|outgoing| outgoing.exchange(ack.packet_id));
         match exchange {
             Some((false, _)) => {

@@ -11,6 +11,7 @@ use crate::window::Step;
 
 impl<B: Broker> Connection<B> {
     pub(crate) fn handle_pubrec(&mut self, ack: &Ack<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        rt::failpoint("mqtt.pubrec.came");
         let id = ack.packet_id;
         let exchange = self.outgoing.as_ref().and_then(|outgoing| outgoing.exchange(id));
         match exchange {

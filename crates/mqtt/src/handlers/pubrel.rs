@@ -11,6 +11,7 @@ use crate::metrics::PacketType;
 impl<B: Broker> Connection<B> {
     /// PUBCOMP follows when the identifier's row is gone; the rows of one turn are deleted together.
     pub(crate) fn handle_pubrel(&mut self, ack: &Ack<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
+        rt::failpoint("mqtt.pubrel.came");
         let id = ack.packet_id;
         let is_persistent = self.is_persistent();
         let received = self.incoming.as_ref().and_then(|incoming| incoming.received.get(&id.get()).copied());

@@ -381,7 +381,7 @@ impl Outgoing {
     pub(crate) fn settle<B: Broker>(&mut self, id: NonZeroU16, link: &mut Link<'_, B>) {
         if let Some(entry) = self.window.remove(id) {
             if let Some(of_share) = entry.message.of_share {
-                of_share.receipt.settle(of_share.nth);
+                of_share.settle();
             }
             if link.persistent {
                 link.saver.note_progress(link.now);

@@ -242,7 +242,7 @@ impl Outgoing {
         if sent {
             // The session owns it from here on [MQTT-4.8.2-4].
             if let Some(of_share) = self.window.message_mut(id).and_then(|pending| pending.of_share.take()) {
-                of_share.receipt.settle(of_share.nth);
+                of_share.settle();
             }
             self.window.set_step(id, Step::Sent);
         } else {

@@ -2,19 +2,20 @@
 //! they are acknowledged. The share holds what waits to the client's credit.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use broker::{Broker, Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery};
+use broker::{Broker, Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Taken};
 use wire::mqtt::TopicFilter;
 
 use super::send::Sent;
-use super::{Link, Outgoing};
+use super::{Link, Outgoing, Pending};
 use crate::convert::PUBLISHER;
 use crate::inbox::{Inbox, InboxSink};
 use crate::session::Shared;
 use crate::subscription::{Subscription, Tag, parse_filter};
-use crate::window::Step;
+use crate::window::{Entry, Step};
 
 /// Records that a share may have with a client, per record that may be in flight: enough to fill the window again while the
 /// share hears of what was acknowledged.
@@ -26,7 +27,12 @@ const CREDIT_MIN: usize = 16;
 pub(super) struct Memberships {
     members: Vec<Membership>,
     queue: VecDeque<Waiting>,
+    /// Shares that do not wait for the session durably yet.
+    joining: Vec<Stored>,
 }
+
+/// Resolves when a share is sure to wait for the session.
+type Stored = Pin<Box<dyn Future<Output = Result<(), model::Error>>>>;
 
 struct Membership {
     text: Box<str>,
@@ -41,8 +47,20 @@ struct Waiting {
 
 /// A record of a share that is in flight.
 pub(super) struct OfShare {
-    pub(super) receipt: Receipt,
-    pub(super) nth: usize,
+    receipt: Receipt,
+    nth: usize,
+    /// Of a QoS 2 delivery to a session that lasts: what is saved of the session says that it has the record.
+    taken: Option<Taken>,
+}
+
+impl OfShare {
+    /// The share has it no more.
+    pub(super) fn settle(self) {
+        match self.taken {
+            Some(taken) => taken.settle(),
+            None => self.receipt.settle(self.nth),
+        }
+    }
 }
 
 /// Who joins.
@@ -83,7 +101,10 @@ impl Outgoing {
                     publisher_header: PUBLISHER,
                 };
                 let sink = Rc::new(InboxSink(Rc::clone(joining.inbox)));
-                let member = shared.broker.join_share(join, sink);
+                let mut member = shared.broker.join_share(join, sink);
+                if joining.lasts {
+                    memberships.joining.push(Box::pin(member.stored()));
+                }
                 memberships.members.push(Membership { text: text.into(), tag, member });
             }
         }
@@ -93,6 +114,11 @@ impl Outgoing {
             None => self.subscriptions.push(Subscription { text: text.into(), tag }),
         }
         true
+    }
+
+    /// What has to be durable beside the session's state before SUBACK.
+    pub(crate) fn take_joining(&mut self) -> Vec<Stored> {
+        self.memberships.as_mut().map(|all| std::mem::take(&mut all.joining)).unwrap_or_default()
     }
 
     /// Leaves the share for good.
@@ -149,11 +175,14 @@ impl Outgoing {
                 return Some(waiting);
             }
             let sent_at_once = self.window.len();
-            let of_share = OfShare { receipt: receipt.clone(), nth: waiting.taken };
             match self.window.last_mut() {
-                Some(pending) if in_flight < sent_at_once => pending.of_share = Some(Box::new(of_share)),
+                Some(pending) if in_flight < sent_at_once => {
+                    let nth = waiting.taken;
+                    let taken = pending.held.is_some().then(|| receipt.take(nth)).flatten();
+                    pending.of_share = Some(Box::new(OfShare { receipt: receipt.clone(), nth, taken }));
+                }
                 // Sent for good, or never to be sent.
-                _ => of_share.receipt.settle(of_share.nth),
+                _ => receipt.settle(waiting.taken),
             }
             waiting.taken += 1;
         }
@@ -165,16 +194,21 @@ impl Outgoing {
     }
 
     /// The connection ends: what the session does not keep goes back to the shares. A QoS 2 delivery that began is the
-    /// client's and nobody else's [MQTT-4.8.2-4].
-    pub(crate) fn leave_shares(&mut self) {
-        let held: Vec<_> = self.window.iter().filter(|entry| entry.message.of_share.is_some()).collect();
-        let (begun, waiting): (Vec<_>, Vec<_>) =
-            held.into_iter().partition(|entry| entry.exactly_once && entry.step != Step::Queued);
-        for of_share in begun.iter().filter_map(|entry| entry.message.of_share.as_ref()) {
-            of_share.receipt.settle(of_share.nth);
-        }
-        for id in waiting.iter().map(|entry| entry.id).collect::<Vec<_>>() {
-            self.window.remove(id);
+    /// client's and nobody else's [MQTT-4.8.2-4]. `lasts`: the session outlives the connection.
+    pub(crate) fn leave_shares(&mut self, lasts: bool) {
+        let held = self.window.iter().filter(|entry| entry.message.of_share.is_some());
+        // A save that is under way may say already that the session has what it took.
+        let is_begun = |entry: &Entry<Pending>| {
+            let is_taken = entry.message.of_share.as_ref().is_some_and(|of_share| of_share.taken.is_some());
+            entry.exactly_once && (entry.step != Step::Queued || (is_taken && lasts))
+        };
+        let held: Vec<_> = held.map(|entry| (entry.id, is_begun(entry))).collect();
+        for (id, is_begun) in held {
+            if !is_begun {
+                self.window.remove(id);
+            } else if let Some(of_share) = self.window.message_mut(id).and_then(|it| it.of_share.take()) {
+                of_share.settle();
+            }
         }
         self.memberships = None;
     }

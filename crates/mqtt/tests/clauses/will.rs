@@ -114,3 +114,57 @@ fn mqtt_4_1_0_2_a_waiting_will_survives_a_restart() {
         assert_eq!(reader.message().await.payload, b"c");
     });
 }
+
+/// The broker died, and wills of connections that were open were never published.
+#[test]
+fn mqtt_3_1_2_8_our_own_crash_publishes_wills_and_does_so_once() {
+    let kept = Kept::default();
+    let lasting = Hello::lasting("reader");
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut reader = broker.socket(Version::V5).await;
+        reader.connect(&lasting).await;
+        reader.connack().await;
+        reader.subscribe("will", Qos::AtLeastOnce).await;
+        with_will(&broker, "good-bye", None, 100).await.leave().await;
+        let open = [
+            with_will(&broker, "at once", None, 0).await,
+            with_will(&broker, "late", Some(1), 100).await,
+            with_will(&broker, "back", Some(100), 100).await,
+            with_will(&broker, "anew", Some(100), 100).await,
+        ];
+        // Heard after the good-bye.
+        reader.nothing().await;
+        kept.put(broker.stop().await);
+        drop(open);
+    });
+    on_core(async {
+        let broker = Broker::start_on(kept.take()).await;
+        let mut reader = broker.socket(Version::V5).await;
+        reader.connect(&lasting).await;
+        assert!(reader.connack().await.0);
+        // The session goes on: no will. A new session: a will.
+        let back = with_will(&broker, "back", Some(100), 100).await;
+        let mut anew = broker.socket(Version::V5).await;
+        anew.connect(&Hello { id: "anew", ..Hello::default() }).await;
+        assert_eq!(anew.connack().await, (false, ReasonCode::Success));
+        let mut published = reader.payloads(3).await;
+        published.sort_unstable();
+        assert_eq!(published, ["anew", "at once", "late"]);
+        back.leave().await;
+        reader.nothing().await;
+        // What it acknowledged is durable when it is back.
+        reader.leave().await;
+        let mut reader = broker.socket(Version::V5).await;
+        reader.connect(&lasting).await;
+        assert!(reader.connack().await.0);
+        kept.put(broker.stop().await);
+    });
+    on_core(async {
+        let broker = Broker::start_on(kept.take()).await;
+        let mut reader = broker.socket(Version::V5).await;
+        reader.connect(&lasting).await;
+        assert!(reader.connack().await.0);
+        reader.nothing().await;
+    });
+}

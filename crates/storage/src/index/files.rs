@@ -92,6 +92,7 @@ impl IndexFiles {
         let file = created?;
         file.write_all_at(bytes, 0)?;
         file.sync_all()?;
+        rt::failpoint("footer.written");
         self.disk.rename(&temporary, &self.dir.join(name))?;
         self.disk.sync_dir(&self.dir)
     }

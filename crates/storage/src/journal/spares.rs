@@ -153,6 +153,7 @@ impl Spares {
     pub(crate) fn turn(&self) -> bool {
         let mut pool = self.pool.lock();
         if let Some((seq, file, bytes)) = pool.retired.pop_front() {
+            rt::failpoint("recycle.recorded");
             let keep =
                 bytes == u64::from(self.config.segment_bytes) && pool.ready.len() < self.config.spares_max;
             drop(pool);
@@ -258,6 +259,7 @@ impl Spares {
         };
         let path = self.dir.join(format!("{id:016x}.spare"));
         self.disk.rename(&from, &path).map_err(io_error("rename", from))?;
+        rt::failpoint("recycle.renamed");
         self.disk.sync_dir(&self.dir).map_err(io_error("sync", &self.dir))?;
         self.pool.lock().ready.push_back(Spare { path, file, of_reserve: false });
         Ok(())

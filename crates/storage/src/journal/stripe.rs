@@ -209,6 +209,10 @@ impl Stripe {
         let salt = active.salt;
         self.buf.clear();
         let crc = self.encode(&draft, slots, Target { seq, base, salt, prior_durable, checkpoint: None });
+        rt::failpoint_after("journal.torn", || {
+            drop(file.write_all_at(&self.buf[..self.buf.len() / 2], base))
+        });
+        rt::failpoint_after("journal.written", || drop(file.write_all_at(&self.buf, base)));
         let written = if draft.sync {
             file.write_durable_at(&self.buf, base)
         } else {
@@ -223,6 +227,7 @@ impl Stripe {
             }
             Err(err) => return Err(self.seal("write", err)),
         }
+        rt::failpoint("journal.synced");
         if let Some(active) = self.at.active.as_mut() {
             active.offset += self.buf.len() as u64;
             active.unsynced = !draft.sync;
@@ -267,6 +272,7 @@ impl Stripe {
             }
             Err(err) => return Err(self.seal("write", err)),
         }
+        rt::failpoint("segment.written");
         self.publish(seq, &spare)?;
         let offset = self.buf.len() as u64;
         let (salt, of_reserve) = (salt as u32, spare.of_reserve);
@@ -284,6 +290,7 @@ impl Stripe {
         if let Err(err) = named {
             return Err(self.seal("rename", err));
         }
+        rt::failpoint("segment.named");
         self.at.next_segment = seq + 1;
         let bytes = u64::from(shared.config.segment_bytes);
         let (file, ranges) = (Arc::clone(&spare.file), Ranges::new());
