@@ -2,6 +2,7 @@
 
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use broker::Shared;
+use net::{Pressure, Shortage};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use rt::Shutdown;
@@ -20,7 +22,7 @@ use crate::metrics;
 /// The admin front of a node.
 ///
 /// - `GET /health/live`: 200 while the process runs.
-/// - `GET /health/ready`: 200 while the node takes writes, else 503 with the reason.
+/// - `GET /health/ready`: 200 while the node takes writes and newcomers, else 503 with the reason.
 /// - `GET /metrics`: Prometheus text (OpenMetrics).
 #[derive(Clone)]
 pub struct Admin {
@@ -29,6 +31,7 @@ pub struct Admin {
 
 struct Inner {
     broker: Arc<Shared>,
+    pressure: Arc<Pressure>,
     registry: Registry,
 }
 
@@ -38,10 +41,10 @@ struct Inner {
 pub struct ServeError(#[from] std::io::Error);
 
 impl Admin {
-    /// Over the shared state of a node.
-    pub fn new(broker: Arc<Shared>) -> Self {
-        let registry = metrics::registry(Arc::clone(&broker));
-        Self { state: Arc::new(Inner { broker, registry }) }
+    /// Over the shared state of a node, and what it has to bear.
+    pub fn new(broker: Arc<Shared>, pressure: Arc<Pressure>) -> Self {
+        let registry = metrics::registry(Arc::clone(&broker), Arc::clone(&pressure));
+        Self { state: Arc::new(Inner { broker, pressure, registry }) }
     }
 
     /// Serves until the stop signal.
@@ -62,7 +65,8 @@ impl Admin {
 }
 
 async fn ready(State(inner): State<Arc<Inner>>) -> Response {
-    match inner.broker.not_ready() {
+    let shortage = || inner.pressure.shortage(Instant::now()).map(Shortage::words);
+    match inner.broker.not_ready().or_else(shortage) {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }

@@ -15,7 +15,7 @@ use std::time::Instant;
 use broker::Broker;
 use bytes::{Buf, BytesMut};
 use model::TenantId;
-use net::{Closed, Mailbox, Turn};
+use net::{Arrival, Closed, Mailbox, Turn};
 use tracing::debug;
 use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode};
 
@@ -25,6 +25,7 @@ use crate::exclusive;
 use crate::handlers::connect::{self, Opening};
 use crate::inbox::{Event, Inbox, Told};
 use crate::metrics::Metrics;
+use crate::protection::{Newcomer, Protection, Unwelcome};
 use crate::will;
 
 /// Output above which a connection is no longer read. Deliveries stop long before; what is left is answers to a client that
@@ -42,6 +43,7 @@ pub struct Front<B: Broker> {
 /// What the connections of one core share.
 pub(crate) struct Shared<B: Broker> {
     pub(crate) config: MqttConfig,
+    pub(crate) protection: Protection,
     pub(crate) broker: B,
     pub(crate) tenant: TenantId,
     pub(crate) metrics: Arc<Metrics>,
@@ -64,8 +66,14 @@ impl<B: Broker> Shared<B> {
 impl<B: Broker> Front<B> {
     /// The front of one core, in the default tenant. To be used on that core's `LocalSet`.
     pub fn new(config: MqttConfig, broker: B) -> Self {
+        Self::protected(config, broker, Protection::default())
+    }
+
+    /// The same, with what the fronts of the listener share on all cores.
+    pub fn protected(config: MqttConfig, broker: B, protection: Protection) -> Self {
         let shared = Shared {
             config,
+            protection,
             broker,
             tenant: TenantId::default(),
             metrics: Arc::default(),
@@ -83,15 +91,34 @@ impl<B: Broker> Front<B> {
 
     /// A new connection, for [`net::drive`].
     pub fn session(&self, peer: net::Peer) -> (Session<B>, Mailbox<Event>) {
+        self.receive(peer, None, None)
+    }
+
+    /// The same for one that has a place among those who arrive, and for one that only comes in to hear that there is no
+    /// room.
+    pub fn receive(
+        &self,
+        peer: net::Peer,
+        arrival: Option<Arrival>,
+        unwelcome: Option<Unwelcome>,
+    ) -> (Session<B>, Mailbox<Event>) {
         let mailbox = Mailbox::new();
-        let inbox = Inbox::new(mailbox.clone());
+        if let Some(arrival) = &arrival {
+            let mailbox = mailbox.clone();
+            arrival.when_turned_away(move || {
+                // One that is gone needs no telling.
+                let _ = mailbox.post(Event(Told::TurnedAway));
+            });
+        }
+        let newcomer = Newcomer { arrival, unwelcome };
+        let timeout = newcomer.connect_timeout(self.shared.config.connect_timeout);
         let session = Session {
             shared: Rc::clone(&self.shared),
-            inbox,
+            inbox: Inbox::new(mailbox.clone()),
             peer: Rc::new(peer),
-            phase: Phase::New,
+            phase: Phase::New(Box::new(newcomer)),
             // The driver's clock is tokio's as well.
-            connect_by: tokio::time::Instant::now().into_std() + self.shared.config.connect_timeout,
+            connect_by: tokio::time::Instant::now().into_std() + timeout,
             choked: false,
         };
         (session, mailbox)
@@ -115,7 +142,7 @@ pub struct Session<B: Broker> {
 }
 
 enum Phase<B: Broker> {
-    New,
+    New(Box<Newcomer>),
     Claiming(Box<Opening>),
     Open(Box<Connection<B>>),
     Closed,
@@ -136,6 +163,9 @@ impl<B: Broker> net::Session for Session<B> {
             }
         }
         input.advance(at);
+        if let Phase::Open(connection) = &mut self.phase {
+            connection.ease(turn.now);
+        }
         self.finish(turn);
     }
 
@@ -146,18 +176,21 @@ impl<B: Broker> net::Session for Session<B> {
                 let handled = connection.handle_told(told, turn);
                 self.end_if(handled, turn);
             }
+            (Told::TurnedAway, Phase::New(_)) => {
+                debug!(peer = %self.peer, "no CONNECT came, and others wait");
+                self.drop_unanswered(turn);
+            }
             // The connection is on its way out.
-            (_, Phase::New | Phase::Claiming(_) | Phase::Closed) => {}
+            (_, Phase::New(_) | Phase::Claiming(_) | Phase::Closed) => {}
         }
         self.finish(turn);
     }
 
     fn handle_deadline(&mut self, turn: &mut Turn<'_>) {
         match &mut self.phase {
-            Phase::New => {
+            Phase::New(_) => {
                 debug!(peer = %self.peer, "no CONNECT came in time");
-                self.phase = Phase::Closed;
-                turn.close();
+                self.drop_unanswered(turn);
             }
             Phase::Open(connection) => {
                 if self.choked {
@@ -194,7 +227,7 @@ impl<B: Broker> net::Session for Session<B> {
 
     fn deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::New => Some(self.connect_by),
+            Phase::New(_) => Some(self.connect_by),
             Phase::Open(connection) => connection.deadline(),
             Phase::Claiming(_) | Phase::Closed => None,
         }
@@ -202,7 +235,7 @@ impl<B: Broker> net::Session for Session<B> {
 
     fn wants_input(&self) -> bool {
         match &self.phase {
-            Phase::New => true,
+            Phase::New(_) => true,
             Phase::Open(connection) => !self.choked && connection.wants_input(),
             Phase::Claiming(_) | Phase::Closed => false,
         }
@@ -244,6 +277,14 @@ impl<B: Broker> Session<B> {
             Decoder { expect: Expect::Connect, packet_size_max: self.shared.config.packet_bytes_max };
         match decoder.decode(bytes) {
             Decoded::Packet(Packet::Connect(packet), len) => {
+                if let Phase::New(newcomer) = &mut self.phase {
+                    // It has got to the point.
+                    newcomer.arrival = None;
+                    if let Some(reason) = newcomer.refusal(packet.version, self.shared.config.versions) {
+                        self.refuse(&connect::peer_of(&packet), reason, turn);
+                        return Some(len);
+                    }
+                }
                 // Who comes through a unix socket is on this machine.
                 let host = self.peer.address.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 match Opening::of(&self.shared, &packet, host) {

@@ -5,12 +5,14 @@
 
 mod clock;
 mod disk;
+mod memory;
 mod rng;
 mod shutdown;
 mod tasks;
 
 pub use clock::{Clock, Instant, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, DiskLock, DiskOp, Fault, SimDisk, StdDisk, is_full};
+pub use memory::{memory_available, memory_in_use};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use shutdown::Shutdown;
 pub use tasks::{OnFailure, OnShutdown, TaskHandle, TaskKind, TaskOutput, Tasks};

@@ -26,20 +26,24 @@ mod telemetry;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use admin::Admin;
-use broker::{Foundation, Outside};
+use broker::{Foundation, Outside, Shared};
 use model::Error as BrokerError;
+use net::{Pressure, Signals};
 use rt::{Shutdown, SystemClock, SystemRng};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info};
 
+use self::admission::Door;
 use self::certificates::Certificates;
 use self::consensus_thread::Consensus;
 use self::listeners::Listeners;
-use self::settings::{broker_config, core_count, node_config, reader_count};
-use crate::config::Loaded;
+use self::settings::{broker_config, core_count, node_config, pressure_limits, reader_count};
+use crate::config::{Config, Loaded};
 
 /// Why the broker did not start, or stopped.
 #[derive(Debug, Error)]
@@ -111,8 +115,10 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let house = house.map_err(StartError::system("start a thread"))?;
     let listening = listeners.listening().to_vec();
     let (core_sockets, http_socket, socket_files) = listeners.into_sockets();
-    let cores = cores::start(&config, &shared, &certificates, core_sockets, &shutdown)?;
-    let http = start_http(Admin::new(Arc::clone(&shared)), http_socket, shutdown.clone());
+    let pressure = pressure(&config, &shared);
+    let door = Door::new(config.limits.max_connections, Arc::clone(&pressure), Instant::now());
+    let cores = cores::start(&config, (&shared, &door), &certificates, core_sockets, &shutdown)?;
+    let http = start_http(Admin::new(Arc::clone(&shared), pressure), http_socket, shutdown.clone());
     let http = http.map_err(StartError::system("start a thread"))?;
     listeners::write_file(&config.node.data_dir, &listening)
         .map_err(StartError::system("write listeners.json"))?;
@@ -126,6 +132,18 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     consensus.stop();
     drop((house, http));
     stopped
+}
+
+/// What the node has to bear, by the system and by its own counts.
+fn pressure(config: &Config, shared: &Arc<Shared>) -> Arc<Pressure> {
+    let limits = pressure_limits(config, rt::memory_available());
+    let shared = Arc::clone(shared);
+    let signals = move || Signals {
+        memory: limits.memory.and_then(|_| rt::memory_in_use()).unwrap_or(0),
+        backlog: shared.counters().backlog_bytes.load(Ordering::Relaxed),
+        is_unwritable: shared.not_ready().is_some(),
+    };
+    Arc::new(Pressure::new(limits, signals, Instant::now()))
 }
 
 /// Waits for SIGTERM or SIGINT, or for a part that failed to ask for the end. Renews certificates meanwhile.

@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use broker::{Core, Shared};
-use net::{CoreIo, Peer, accept_loop, drive};
+use net::{CoreIo, Gate, Peer, accept_loop, drive};
 use rt::{OnFailure, OnShutdown, Shutdown, TaskKind, Tasks};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tracing::{error, warn};
 
-use super::admission::Admission;
+use super::admission::Door;
 use super::certificates::Certificates;
 use super::listeners::CoreSockets;
 use super::mqtt_listeners::{self, MqttListenerPlan};
@@ -57,7 +57,7 @@ struct Plan {
     shared: Arc<Shared>,
     mqtt: Vec<MqttListenerPlan>,
     kafka: kafka::Shared,
-    admission: Admission,
+    door: Door,
     shutdown: Shutdown,
     ready: Sender<Result<(), StartError>>,
 }
@@ -65,20 +65,19 @@ struct Plan {
 /// Starts all cores; they accept when this returns.
 pub(super) fn start(
     config: &Config,
-    shared: &Arc<Shared>,
+    (shared, door): (&Arc<Shared>, &Door),
     certificates: &Certificates,
     sockets: Vec<CoreSockets>,
     shutdown: &Shutdown,
 ) -> Result<Vec<CoreThread>, StartError> {
     let (ready, started) = channel();
     let (kafka, coordinator) = kafka::Shared::new();
-    let all = Admission::new("limits.max_connections", config.limits.max_connections, Instant::now());
     let plan = Plan {
-        mqtt: mqtt_listeners::plans(config, &all, certificates),
+        mqtt: mqtt_listeners::plans(config, door, certificates),
         config: config.clone(),
         shared: Arc::clone(shared),
         kafka,
-        admission: all,
+        door: door.clone(),
         shutdown: shutdown.clone(),
         ready,
     };
@@ -125,7 +124,7 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Optio
             coordinator.run(&config, groups).await;
         });
     }
-    let io = CoreIo::new();
+    let io = CoreIo::watched(Arc::clone(plan.door.pressure()));
     for (listener, socket) in plan.mqtt.iter().zip(sockets.mqtt) {
         mqtt_listeners::listen(listener, socket, &core, &io, (&tasks, &plan.shutdown));
     }
@@ -150,9 +149,9 @@ fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: Tc
     let config = Arc::new(kafka_config(&plan.config));
     let front = kafka::Front::new(config, core.clone(), plan.kafka.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
-    let (admission, name) = (plan.admission.clone(), Arc::from("kafka"));
+    let (door, name) = (plan.door.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {
-        let Some(permit) = admission.admit(Instant::now()) else { return };
+        let Ok(permit) = door.admit(None, Instant::now()) else { return };
         // A connection that is gone already has no address; it ends by itself.
         let Ok(local) = stream.local_addr() else { return };
         let (session, mailbox) = front.session(Peer::tcp(&name, peer), local);
@@ -166,7 +165,7 @@ fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: Tc
         spawner.spawn_local(CONNECTION, "kafka", driven);
     };
     tasks.spawn_local(ACCEPTOR, "kafka", async move {
-        if let Err(error) = accept_loop(socket, None, serve).await {
+        if let Err(error) = accept_loop(socket, Gate::default(), serve).await {
             error!(err = %error, "the Kafka listener failed");
         }
     });

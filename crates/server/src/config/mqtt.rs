@@ -8,6 +8,19 @@ section! {
     pub struct Mqtt ["mqtt"] {
         /// Where to listen. Port 0 takes a free one.
         pub bind: Bind,
+        /// Connections of this listener that are open at once. They count towards `limits.max_connections` as well.
+        pub max_connections: Option<u32>,
+        /// Connections that this listener lets in per second. Those that come faster wait; none is refused for it.
+        pub max_accepts_per_second: Option<u32>,
+        /// Messages per second that all clients of this listener together may publish; above, those who publish are not
+        /// read for a while. Nothing is dropped.
+        pub total_messages_per_second: Option<u32>,
+        /// Bytes per second that all clients of this listener together may send; above, those who send are not read for a
+        /// while.
+        pub total_bytes_per_second: Option<ByteSize>,
+        /// Versions of MQTT that this listener serves; others are answered that theirs is not supported. 3 is 3.1 and
+        /// 3.1.1.
+        pub versions: Versions,
         /// The largest packet that a client may send; told to MQTT 5.0 clients. Above `limits.max_message_bytes` by
         /// room for topic and properties.
         pub max_packet_bytes: ByteSize,
@@ -49,6 +62,18 @@ section! {
 }
 
 choice! {
+    /// Versions of MQTT.
+    pub enum Versions: "\"all\", \"3\" or \"5\"" {
+        /// All of them.
+        All = "all",
+        /// 3.1 and 3.1.1.
+        Three = "3",
+        /// 5.0.
+        Five = "5",
+    }
+}
+
+choice! {
     /// How a shared subscription chooses the member for a message.
     pub enum SharedStrategy: "\"round_robin\", \"least_in_flight\", \"sticky\", \"hash_topic\", \"hash_publisher\" or \"local_first\"" {
         /// In turns, among those that have room.
@@ -70,6 +95,11 @@ impl Default for Mqtt {
     fn default() -> Mqtt {
         Mqtt {
             bind: Bind::loopback(1883),
+            max_connections: None,
+            max_accepts_per_second: None,
+            total_messages_per_second: None,
+            total_bytes_per_second: None,
+            versions: Versions::All,
             max_packet_bytes: ByteSize::mib(9),
             max_session_expiry: None,
             receive_maximum: 1024,
@@ -110,17 +140,18 @@ impl Mqtt {
                 fault(key, "must be at least 1".to_owned());
             }
         }
-        let (least, most) = KEEP_ALIVE;
-        if self.max_keep_alive.is_some_and(|span| span < least || span > most) {
-            fault("max_keep_alive", format!("must be from {least} to {most}"));
+        let counts = [
+            ("max_connections", self.max_connections),
+            ("max_accepts_per_second", self.max_accepts_per_second),
+            ("total_messages_per_second", self.total_messages_per_second),
+        ];
+        for (key, _) in counts.into_iter().filter(|(_, value)| *value == Some(0)) {
+            fault(key, "must be at least 1".to_owned());
         }
+        let (_, most) = KEEP_ALIVE;
         let is_whole = |span: TimeSpan| span.duration().subsec_nanos() == 0;
         if self.server_keep_alive > most || !is_whole(self.server_keep_alive) {
             fault("server_keep_alive", format!("must be whole seconds, at most {most}"));
-        }
-        if self.max_bytes_per_second.is_some_and(|size| !BYTES_PER_SECOND.contains(&size)) {
-            let (least, most) = (BYTES_PER_SECOND.start(), BYTES_PER_SECOND.end());
-            fault("max_bytes_per_second", format!("must be from {least} to {most}"));
         }
         if let Err(error) = mqtt::Template::parse(&self.response_information) {
             fault("response_information", format!("is not valid: {error}"));
@@ -138,5 +169,29 @@ impl Mqtt {
         if self.connect_timeout < TimeSpan::millis(1) {
             fault("connect_timeout", "must be at least 1ms".to_owned());
         }
+        let rates = [
+            ("total_bytes_per_second", self.total_bytes_per_second),
+            ("max_bytes_per_second", self.max_bytes_per_second),
+        ];
+        check_rates("mqtt", rates, faults);
+        check_keep_alive("mqtt", self.max_keep_alive, faults);
+    }
+}
+
+/// Rates in bytes, of `[mqtt]` or of a listener.
+pub(super) fn check_rates(section: &str, rates: [(&'static str, Option<ByteSize>); 2], faults: &mut Faults) {
+    for (key, rate) in rates {
+        if rate.is_some_and(|size| !BYTES_PER_SECOND.contains(&size)) {
+            let (least, most) = (BYTES_PER_SECOND.start(), BYTES_PER_SECOND.end());
+            faults.add(section, key, format!("must be from {least} to {most}"));
+        }
+    }
+}
+
+/// The longest keep alive, of `[mqtt]` or of a listener.
+pub(super) fn check_keep_alive(section: &str, longest: Option<TimeSpan>, faults: &mut Faults) {
+    let (least, most) = KEEP_ALIVE;
+    if longest.is_some_and(|span| span < least || span > most) {
+        faults.add(section, "max_keep_alive", format!("must be from {least} to {most}"));
     }
 }
