@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mqtt::Unwelcome;
-use net::{Level, Pressure};
+use net::{Level, Pressure, Shortage};
 use tracing::warn;
 
 /// Refusals come as fast as a client can connect: they are told together, at most this often.
@@ -55,8 +55,18 @@ impl Door {
         }
     }
 
-    /// The same for a protocol that has no words for it.
-    pub(super) fn admit(&self, own: Option<&Admission>, now: Instant) -> Result<Permits, Unwelcome> {
+    /// Judges a connection of a protocol that has no words for a refusal: it is closed. Its readers are let in while the
+    /// journal takes no writes.
+    pub(super) fn admit_reader(&self, now: Instant) -> Option<Permit> {
+        let is_overloaded = self.pressure.shortage(now).is_some_and(|shortage| shortage != Shortage::Storage);
+        if is_overloaded {
+            self.pressure.note_refused();
+            return None;
+        }
+        self.all.admit(now)
+    }
+
+    fn admit(&self, own: Option<&Admission>, now: Instant) -> Result<Permits, Unwelcome> {
         if self.pressure.level(now) != Level::Normal {
             self.pressure.note_refused();
             return Err(Unwelcome::Overloaded);
@@ -182,6 +192,7 @@ mod tests {
             refused.push(permits);
         }
         assert!(matches!(door.judge(None, later), Verdict::Close));
+        assert!(door.admit_reader(later).is_some());
         refused.pop();
         assert!(matches!(door.judge(None, later), Verdict::Unwelcome(..)));
         assert_eq!(u64::from(UNWELCOME_MAX) + 1, pressure.refused());

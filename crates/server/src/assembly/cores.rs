@@ -151,7 +151,7 @@ fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: Tc
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
     let (door, name) = (plan.door.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {
-        let Ok(permit) = door.admit(None, Instant::now()) else { return };
+        let Some(permit) = door.admit_reader(Instant::now()) else { return };
         // A connection that is gone already has no address; it ends by itself.
         let Ok(local) = stream.local_addr() else { return };
         let (session, mailbox) = front.session(Peer::tcp(&name, peer), local);
