@@ -17,6 +17,7 @@ use rt::Shutdown;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::api::{self, Api};
 use crate::metrics;
 
 /// The admin front of a node.
@@ -24,9 +25,11 @@ use crate::metrics;
 /// - `GET /health/live`: 200 while the process runs.
 /// - `GET /health/ready`: 200 while the node takes writes and newcomers, else 503 with the reason.
 /// - `GET /metrics`: Prometheus text (OpenMetrics).
+/// - `/api/v1`: for operators, if there is an [`Api`].
 #[derive(Clone)]
 pub struct Admin {
     state: Arc<Inner>,
+    api: Option<Arc<Api>>,
 }
 
 struct Inner {
@@ -44,7 +47,14 @@ impl Admin {
     /// Over the shared state of a node, and what it has to bear.
     pub fn new(broker: Arc<Shared>, pressure: Arc<Pressure>) -> Self {
         let registry = metrics::registry(Arc::clone(&broker), Arc::clone(&pressure));
-        Self { state: Arc::new(Inner { broker, pressure, registry }) }
+        Self { state: Arc::new(Inner { broker, pressure, registry }), api: None }
+    }
+
+    /// With an API for operators.
+    #[must_use]
+    pub fn with_api(mut self, api: Api) -> Self {
+        self.api = Some(Arc::new(api));
+        self
     }
 
     /// Serves until the stop signal.
@@ -57,6 +67,10 @@ impl Admin {
             .route("/health/ready", get(ready))
             .route("/metrics", get(exposition))
             .with_state(self.state);
+        let routes = match self.api {
+            Some(api) => routes.nest("/api/v1", api::routes(api)),
+            None => routes,
+        };
         let listener = TcpListener::from_std(socket)?;
         let stopped = async move { shutdown.wait().await };
         axum::serve(listener, routes).with_graceful_shutdown(stopped).await?;

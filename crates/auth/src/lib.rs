@@ -12,6 +12,7 @@ mod authorizer;
 mod bans;
 mod chain;
 mod credentials;
+mod flapping;
 mod follow;
 mod grant;
 mod mosquitto;
@@ -33,6 +34,7 @@ pub use authenticator::{AuthenticateError, AuthenticateFuture, Authenticator, Ou
 pub use authorizer::{Action, Authorizer, Decision, Object, Request};
 pub use chain::Link;
 pub use credentials::{Credentials, Listener, Secret};
+pub use flapping::{Flapping, FlappingLimits, store_ban};
 pub use follow::{Follower, OpenError};
 pub use grant::Grant;
 pub use mosquitto::{ImportError, import_mosquitto};
