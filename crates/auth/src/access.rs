@@ -19,7 +19,7 @@ use crate::password::PasswordHash;
 use crate::passwords::Passwords;
 use crate::principal::{Identity, Principal};
 use crate::resources::User;
-use crate::scram::{Mechanism, StoredKeys, Verified};
+use crate::scram::{Mechanism, ScramServer, StoredKeys, Verified};
 use crate::tables::{Tables, TenantView};
 
 /// Bound: bytes of a password or token. Longer ones are wrong.
@@ -99,7 +99,7 @@ pub(crate) struct Shared {
     nobody: [u8; 32],
 }
 
-/// Why a connection is not let in, or has to end. Clients should not be told the difference between the first four.
+/// Why a connection is not let in, or has to end. Whether a user exists is in none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The block list names it.
@@ -156,6 +156,23 @@ impl Access {
         Ok((Access { shared: Arc::new(shared) }, follower))
     }
 
+    /// A node's own table and nobody else, with the usual policy: what a broker has whose operator has said nothing.
+    ///
+    /// # Errors
+    /// As [`Access::open`].
+    pub async fn of_own_table(
+        store: Arc<dyn MetaStore>,
+        host: Host,
+    ) -> Result<(Access, Follower), OpenError> {
+        Access::open(store, vec![Link::Users, Link::Certificate], Policy::default(), host).await
+    }
+
+    /// Whether nobody can come in through a listener that is not bound to loopback: the tenant has no user, and there is no
+    /// provider but our own table.
+    pub fn lets_nobody_in(&self, tenant: &TenantId) -> bool {
+        !self.shared.chain.asks_others && !self.shared.tables.has_users(tenant.as_str())
+    }
+
     /// Decides whether a connection may come in. Cancel-safe.
     ///
     /// # Errors
@@ -170,7 +187,7 @@ impl Access {
         shared.check_bans(&principal(credentials, Identity::default()))?;
         let loopback = credentials.listener.loopback && shared.policy.anonymous_on_loopback;
         if credentials.is_anonymous() {
-            return if loopback { self.anonymous(credentials) } else { Err(self.refusal(tenant, true)) };
+            return self.admit_anonymous(credentials);
         }
         if credentials.password.as_ref().is_some_and(|password| password.expose().len() > PASSWORD_LEN_MAX) {
             return Err(Refusal::BadCredentials);
@@ -182,8 +199,19 @@ impl Access {
             Ok(Outcome::NotMine) if loopback && (shared.is_open(&view) || credentials.claims_nobody()) => {
                 self.anonymous(credentials)
             }
-            Ok(Outcome::NotMine) => Err(self.refusal(tenant, false)),
+            Ok(Outcome::NotMine) => Err(self.refusal(&credentials.tenant, false)),
             Err(_) => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// The same for a client that presents nothing, without waiting. Its user, password and certificate are not looked at.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit_anonymous(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
+        match credentials.listener.loopback && self.shared.policy.anonymous_on_loopback {
+            true => self.anonymous(credentials),
+            false => Err(self.refusal(&credentials.tenant, true)),
         }
     }
 
@@ -212,6 +240,11 @@ impl Access {
             Some(keys) => (keys, true),
             None => (StoredKeys::of_nobody(mechanism, &self.shared.nobody, user), false),
         }
+    }
+
+    /// A new SCRAM exchange, with a new nonce.
+    pub fn scram(&self, mechanism: Mechanism) -> ScramServer {
+        ScramServer::new(mechanism, &*self.shared.host.rng)
     }
 
     /// Hashes a password for a [`User`](crate::User), off this thread.
@@ -261,6 +294,10 @@ impl Access {
         let _ = reached.wait_for(|&reached| reached >= revision).await;
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     fn anonymous(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
         let principal = Principal { user: None, ..principal(credentials, Identity::default()) };
         Grant::new(self.shared.clone(), principal)
@@ -275,8 +312,8 @@ impl Access {
         Grant::new(self.shared.clone(), principal)
     }
 
-    fn refusal(&self, tenant: &str, anonymous: bool) -> Refusal {
-        if !self.shared.chain.asks_others && !self.shared.tables.has_users(tenant) {
+    fn refusal(&self, tenant: &TenantId, anonymous: bool) -> Refusal {
+        if self.lets_nobody_in(tenant) {
             Refusal::NoUsers
         } else if anonymous {
             Refusal::AnonymousNotAllowed
@@ -325,7 +362,7 @@ impl Shared {
     }
 
     /// Whether nobody has set up anything for the tenant.
-    fn is_open(&self, view: &TenantView) -> bool {
+    pub(crate) fn is_open(&self, view: &TenantView) -> bool {
         view.untouched && !self.chain.asks_others
     }
 }

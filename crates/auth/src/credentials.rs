@@ -1,7 +1,7 @@
 //! What a connection says of itself before anybody believes it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,6 +51,20 @@ impl Listener {
 }
 
 impl Credentials {
+    /// Of a client of the default tenant, on this machine, that presents nothing.
+    pub fn anonymous(listener: Listener, client_id: &str) -> Credentials {
+        Credentials {
+            tenant: TenantId::default(),
+            listener,
+            protocol: "",
+            client_id: client_id.into(),
+            user: None,
+            password: None,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            certificate: None,
+        }
+    }
+
     /// Whether nothing was presented that could prove an identity.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.claims_nobody() && self.certificate.is_none()

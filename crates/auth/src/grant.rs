@@ -26,6 +26,8 @@ struct Seen {
     principal: Arc<Principal>,
     tenant: TenantView,
     standing: Result<(), Refusal>,
+    /// Nobody has set up anything: everything is allowed.
+    open: bool,
     remembered: Vec<Remembered>,
     /// Which place of `remembered` is given up next.
     next: usize,
@@ -70,6 +72,9 @@ impl Grant {
     /// Decides; see [`Authorizer`](crate::Authorizer). Nothing is allowed to whom [`Grant::standing`] refuses.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
         let seen = self.current();
+        if seen.open {
+            return Decision::Allow;
+        }
         if seen.standing.is_err() {
             return Decision::Deny;
         }
@@ -134,7 +139,8 @@ impl Seen {
             }
         }
         let standing = standing.and_then(|()| shared.check_bans(&principal));
-        Seen { revision, principal, tenant, standing, remembered: Vec::new(), next: 0 }
+        let open = standing.is_ok() && principal.user.is_none() && shared.is_open(&tenant);
+        Seen { revision, principal, tenant, standing, open, remembered: Vec::new(), next: 0 }
     }
 
     fn remember(&mut self, request: &Request<'_>, decision: Decision) {

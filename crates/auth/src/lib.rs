@@ -8,6 +8,7 @@
 
 mod access;
 mod authenticator;
+mod author;
 mod authorizer;
 mod bans;
 mod chain;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use access::{Access, Host, Policy, Refusal};
 pub use authenticator::{AuthenticateError, AuthenticateFuture, Authenticator, Outcome};
+pub use author::Author;
 pub use authorizer::{Action, Authorizer, Decision, Object, Request};
 pub use chain::Link;
 pub use credentials::{Credentials, Listener, Secret};

@@ -1,6 +1,6 @@
 //! `Passwords`: a bounded place, off the serving cores, where passwords are compared.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rt::Rng;
 use tokio::sync::{Semaphore, oneshot};
@@ -26,7 +26,7 @@ struct Desk {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     /// What an unknown user's password is compared with.
-    nobody: Arc<PasswordHash>,
+    nobody: Arc<OnceLock<PasswordHash>>,
     rng: Arc<dyn Rng>,
 }
 
@@ -37,12 +37,11 @@ pub(crate) struct Busy;
 impl Passwords {
     /// A desk where at most `at_once` passwords are compared at a time, by `offload`.
     pub fn new(offload: Offload, at_once: usize, rng: Arc<dyn Rng>) -> Passwords {
-        let nobody = PasswordHash::argon2id(&rng.next_u64().to_be_bytes(), &*rng);
         let desk = Desk {
             offload,
             running: Arc::new(Semaphore::new(at_once.max(1))),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
-            nobody: Arc::new(nobody),
+            nobody: Arc::default(),
             rng,
         };
         Passwords { desk: Arc::new(desk) }
@@ -51,17 +50,21 @@ impl Passwords {
     /// Whether this is the password; never for `None`. Either takes the time of one argon2id at least, and exactly
     /// that for hashes that we make.
     pub(crate) async fn verify(&self, hash: Option<PasswordHash>, password: Vec<u8>) -> Result<bool, Busy> {
-        let nobody = self.desk.nobody.clone();
+        let (nobody, rng) = (self.desk.nobody.clone(), self.desk.rng.clone());
+        // Made by the first who needs it: a start need not wait for it.
+        let nobody = move || {
+            nobody.get_or_init(|| PasswordHash::argon2id(&rng.next_u64().to_be_bytes(), &*rng)).clone()
+        };
         self.run(move || match hash {
             Some(hash) if hash.is_of_usual_cost() => hash.verify(&password),
             Some(hash) => {
                 // An imported hash may be quick to compare, which would tell that the user exists.
                 let right = hash.verify(&password);
-                nobody.verify(&password);
+                nobody().verify(&password);
                 right
             }
             None => {
-                nobody.verify(&password);
+                nobody().verify(&password);
                 false
             }
         })

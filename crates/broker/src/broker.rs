@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use auth::Access;
 use bytes::Bytes;
 use model::{Error, Offset, ShardId, TenantId, TopicName};
 use storage::{Append, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
@@ -37,6 +38,10 @@ use crate::topic::{Topic, TopicSpec};
 /// Every error is a [`model::Error`]; its kind tells what the caller can do. A front has one exhaustive table from
 /// kind to its own reason codes.
 pub trait Broker: Clone + 'static {
+    /// Who may come in, and what they may do. The other methods do not ask: a front admits each connection, and asks its
+    /// [`auth::Grant`], with canonical names, before it calls them on the client's behalf, and before it delivers.
+    fn access(&self) -> &Access;
+
     // Topics.
 
     /// The topic of that name, or `None`. Never creates.

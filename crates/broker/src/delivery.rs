@@ -67,12 +67,7 @@ impl Batch {
     /// The subject that a record of this batch was published to: the topic's name, or for a topic that captures,
     /// what the record says (its `subject` header, else its key).
     pub fn subject<'a>(&'a self, record: &RecordRef<'a>) -> &'a str {
-        let name = self.topic.name.as_str();
-        if self.topic.config.captures.is_empty() {
-            return name;
-        }
-        let said = record.header(header_name::SUBJECT).flatten().or_else(|| record.key());
-        said.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or(name)
+        subject_of(&self.topic, record)
     }
 
     /// The records, decompressed if need be. An error is a batch that no view but Kafka's can show; its offsets are
@@ -96,6 +91,16 @@ impl Batch {
         images.push((form, image.clone()));
         image
     }
+}
+
+/// The subject of a record of a topic; see [`Batch::subject`].
+pub fn subject_of<'a>(topic: &'a Topic, record: &RecordRef<'a>) -> &'a str {
+    let name = topic.name.as_str();
+    if topic.config.captures.is_empty() {
+        return name;
+    }
+    let said = record.header(header_name::SUBJECT).flatten().or_else(|| record.key());
+    said.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or(name)
 }
 
 /// Records for one subscriber, in offset order.

@@ -32,13 +32,22 @@ pub mod view;
 
 pub use broker::{Broker, Event, Keep, SessionLease, Sink, TakeOver};
 pub use core_thread::Core;
-pub use delivery::{Batch, CatchUp, Cursor, Delivery, Pick, Picked, Start, Subscriber};
+pub use delivery::{Batch, CatchUp, Cursor, Delivery, Pick, Picked, Start, Subscriber, subject_of};
 pub use message::{Guarantee, Message, Published, Publisher, Retain};
 pub use node::{BrokerConfig, Counters, Foundation, Offload, Outside, Shared};
 pub use rows::{Check, Place, Row, RowWrite, Rows, RowsOutcome};
 pub use schedule::{ScheduleId, Scheduled};
 pub use share::{Receipt, ShareJoin, ShareKey, ShareMember, SharedDelivery, Strategy};
 pub use topic::{Origin, Retention, Topic, TopicConfig, TopicSpec};
+
+/// Access control, as fronts ask it: [`Broker::access`] is the handle. They need not know where it comes from.
+pub mod access {
+    pub use auth::scram::{Mechanism, ScramError, ScramServer, Verified};
+    pub use auth::{
+        Access, Action, Author, Credentials, Decision, Grant, Listener, Object, Principal, Refusal, Request,
+        Secret,
+    };
+}
 
 /// What the seam's signatures say of the log below, so that a front need not know `storage`.
 pub use storage::{Append, BatchFlags, Offsets, Position, StoredBatch, TimeHit, TimeQuery, Watch, Watched};

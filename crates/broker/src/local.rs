@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use auth::Access;
 use bytes::Bytes;
 use cluster::Command;
 use model::{Error, ErrorKind, NodeId, Offset, ShardId, TenantId, TopicName};
@@ -21,6 +22,10 @@ use crate::topic::{Topic, TopicSpec};
 use crate::{lifecycle, retained, sessions};
 
 impl Broker for Core {
+    fn access(&self) -> &Access {
+        &self.shared().access
+    }
+
     async fn find_topic(&self, tenant: &TenantId, name: &TopicName) -> Result<Option<Arc<Topic>>, Error> {
         lifecycle::find(self, tenant, name).await
     }

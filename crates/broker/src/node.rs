@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use ahash::AHashMap;
+use auth::Access;
 use bytes::Bytes;
 use cluster::{Group, Node, Observer, Reply, SubmitError};
 use model::{GroupId, TenantId};
@@ -57,6 +58,7 @@ impl Default for BrokerConfig {
 pub struct Shared {
     pub(crate) node: Arc<Node>,
     pub(crate) config: BrokerConfig,
+    pub(crate) access: Access,
     pub(crate) clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     pub(crate) offload: Offload,
@@ -86,6 +88,8 @@ pub struct Outside {
     pub rng: Arc<dyn Rng>,
     /// Where blocking work goes.
     pub offload: Offload,
+    /// Who may come in, and what they may do. Its follower is the caller's to run.
+    pub access: Access,
 }
 
 /// What exists before the groups are opened, because they tell it what they apply.
@@ -122,6 +126,7 @@ impl Foundation {
         Arc::new(Shared {
             node,
             config,
+            access: outside.access,
             clock: outside.clock,
             rng: outside.rng,
             offload: outside.offload,
@@ -143,6 +148,11 @@ impl Foundation {
 }
 
 impl Shared {
+    /// Access control, the same for every front.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// What is counted.
     pub fn counters(&self) -> &Counters {
         &self.counters

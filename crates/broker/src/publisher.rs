@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use auth::Author;
 use model::{ErrorKind, GroupId, TenantId, TopicName};
 
 use crate::broker::{Event, Sink};
@@ -66,16 +67,22 @@ impl Publisher {
 
     /// Publishes a message at `due_ms` (wall ms since the epoch; the past is now), with its guarantee. Answers its ticket if it
     /// is durable; its decision says that the message waits durably, and `message.rows` are written then. It is published once, also over a
-    /// crash; messages that are due at the same time come in any order.
+    /// crash; messages that are due at the same time come in any order. Whether `author` may publish it is asked again then
+    /// ([`Access::may_still`](auth::Access::may_still)).
     ///
     /// # Errors
     /// As [`Publisher::push`].
-    pub fn push_later(&mut self, message: &Message<'_>, due_ms: i64) -> Result<Option<u64>, ErrorKind> {
+    pub fn push_later(
+        &mut self,
+        message: &Message<'_>,
+        due_ms: i64,
+        author: &Author,
+    ) -> Result<Option<u64>, ErrorKind> {
         let size = message.value.map_or(0, <[u8]>::len) + message.subject.len();
         if size > self.core.shared().config.message_bytes_max {
             return Err(ErrorKind::TooLarge);
         }
-        let (group, written) = schedule::submit(&self.core, &self.tenant, message, due_ms)?;
+        let (group, written) = schedule::submit(&self.core, &self.tenant, (message, author), due_ms)?;
         self.pushed_to = Some(group);
         let ticket = (message.guarantee == Guarantee::Durable).then(|| self.next_ticket());
         let account = Rc::clone(&self.account);

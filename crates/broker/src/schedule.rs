@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
+use auth::{Action, Author, Request};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::{Error, ErrorKind, GroupId, TenantId, TopicName};
 use parking_lot::Mutex;
@@ -31,7 +32,7 @@ use crate::rows::{Place, RowWrite};
 
 const PREFIX: u8 = b'D';
 const PUBLISHED: u8 = b'E';
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KEY_BYTES: usize = 17;
 /// How far ahead the rows are held in memory.
 const WINDOW_MS: i64 = 60_000;
@@ -174,19 +175,20 @@ impl State {
     }
 }
 
-/// Puts a message down until it is due, together with `message.rows`. Submitted when this returns; resolves when it is
+/// Puts an author's message down until it is due, together with `message.rows`. Submitted when this returns; resolves when it is
 /// durable. Also answers the group that holds it.
 pub(crate) fn submit(
     core: &Core,
     tenant: &TenantId,
-    message: &Message<'_>,
+    what: (&Message<'_>, &Author),
     due_ms: i64,
 ) -> Result<(GroupId, impl Future<Output = Result<ScheduleId, Error>> + use<>), ErrorKind> {
+    let (message, author) = what;
     TopicName::new(message.subject).map_err(|_| ErrorKind::Invalid)?;
     let id = ScheduleId { due_ms: due_ms.max(0), number: core.shared().random() };
     let rows = core.rows_handle();
     let group = rows.group_of(&id.place()).map_err(|error| error.kind())?;
-    let put = RowWrite::Put { key: id.key(PREFIX), value: encode(tenant, message) };
+    let put = RowWrite::Put { key: id.key(PREFIX), value: encode(tenant, message, author) };
     let writes = message.rows.iter().cloned().chain(std::iter::once(put)).collect();
     let written = rows.submit(&id.place(), Vec::new(), writes);
     let core = core.clone();
@@ -410,6 +412,13 @@ async fn begin(core: &Core, id: ScheduleId) -> Result<Option<Outcome>, Error> {
         warn!(due_ms = id.due_ms, "a scheduled message cannot be read; it stays where it is");
         return Ok(None);
     };
+    let retain = waiting.retain != Retain::Keep;
+    let request = Request::new(Action::Publish, &waiting.subject).retain(retain);
+    if !core.shared().access.may_still(&waiting.tenant, &waiting.author, &request) {
+        warn!(subject = waiting.subject, "a scheduled message may not be published any more");
+        forget(core, id, None).await?;
+        return Ok(None);
+    }
     if waiting.guarantee == Guarantee::Live {
         // At most once: forgotten first.
         rows.transact(&id.place(), Vec::new(), vec![RowWrite::Delete { key: id.key(PREFIX) }]).await?;
@@ -454,6 +463,7 @@ type OwnedHeader = (Bytes, Option<Bytes>);
 #[derive(Debug, PartialEq, Eq)]
 struct Waiting {
     tenant: TenantId,
+    author: Author,
     subject: String,
     key: Option<Bytes>,
     value: Option<Bytes>,
@@ -478,7 +488,7 @@ impl Waiting {
     }
 }
 
-fn encode(tenant: &TenantId, message: &Message<'_>) -> Bytes {
+fn encode(tenant: &TenantId, message: &Message<'_>, author: &Author) -> Bytes {
     let mut out = BytesMut::with_capacity(64 + message.subject.len() + message.value.map_or(0, <[u8]>::len));
     out.put_u8(VERSION);
     out.put_u8(u8::from(message.guarantee == Guarantee::Durable));
@@ -488,6 +498,7 @@ fn encode(tenant: &TenantId, message: &Message<'_>) -> Bytes {
         Retain::Clear => 2,
     });
     put(&mut out, Some(tenant.as_str().as_bytes()));
+    put(&mut out, Some(&author.encode()));
     put(&mut out, Some(message.subject.as_bytes()));
     put(&mut out, message.key);
     put(&mut out, message.value);
@@ -535,6 +546,7 @@ fn decode(mut input: Bytes) -> Option<Waiting> {
         _ => return None,
     };
     let tenant = TenantId::new(&take_text(&mut input)?).ok()?;
+    let author = Author::decode(&take(&mut input)??)?;
     let subject = take_text(&mut input)?;
     let (key, value) = (take(&mut input)?, take(&mut input)?);
     let count = input.try_get_u32().ok()?;
@@ -543,7 +555,7 @@ fn decode(mut input: Bytes) -> Option<Waiting> {
         let name = take(&mut input)??;
         headers.push((name, take(&mut input)?));
     }
-    input.is_empty().then_some(Waiting { tenant, subject, key, value, headers, guarantee, retain })
+    input.is_empty().then_some(Waiting { tenant, author, subject, key, value, headers, guarantee, retain })
 }
 
 #[cfg(test)]
@@ -551,6 +563,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn author() -> Author {
+        Author::decode(br#"{"c":"c1","a":"10.0.0.1"}"#).unwrap()
+    }
 
     proptest! {
         #[test]
@@ -573,9 +589,9 @@ mod tests {
                 retain: Retain::Set,
                 rows: &[],
             };
-            let bytes = encode(&TenantId::default(), &message);
+            let bytes = encode(&TenantId::default(), &message, &author());
             let back = decode(bytes.clone()).unwrap();
-            let again = back.with(&[], |message| encode(&back.tenant, message));
+            let again = back.with(&[], |message| encode(&back.tenant, message, &back.author));
             prop_assert_eq!(&again, &bytes);
             for cut in 0..bytes.len() {
                 prop_assert_eq!(decode(bytes.slice(..cut)), None);

@@ -1,11 +1,18 @@
 //! Messages that are published later, over a real node.
 
+use broker::access::{Author, Credentials, Listener};
 use broker::routing::{Dialect, Filter};
 use broker::{Broker, Core, Guarantee, Message, Retain, ScheduleId, Start};
 use model::TenantId;
 use testkit::{Inbox, TestNode, on_core};
 
 const HOUR_MS: i64 = 3_600_000;
+
+/// Somebody who is let in.
+async fn author(core: &Core) -> Author {
+    let listener = Listener::bound("local", [127, 0, 0, 1].into());
+    core.access().admit(&Credentials::anonymous(listener, "c1")).await.expect("an open broker").author()
+}
 
 /// Puts a message down and waits until it is durable.
 async fn push_later(core: &Core, text: &str, in_ms: i64) {
@@ -20,7 +27,7 @@ async fn push_later(core: &Core, text: &str, in_ms: i64) {
         retain: Retain::Keep,
         rows: &[],
     };
-    let ticket = publisher.push_later(&message, core.wall_ms() + in_ms).expect("taken");
+    let ticket = publisher.push_later(&message, core.wall_ms() + in_ms, &author(core).await).expect("taken");
     assert_eq!(ticket, Some(0));
     let published = inbox.published().await;
     assert_eq!((published.tickets, published.result), (0..1, Ok(())));
@@ -142,7 +149,7 @@ fn a_thousand_that_are_due_at_once_all_come() {
                 retain: Retain::Keep,
                 rows: &[],
             };
-            publisher.push_later(&message, due).expect("taken");
+            publisher.push_later(&message, due, &author(&node.core).await).expect("taken");
         }
         let mut got = Vec::new();
         while got.len() < 1000 {

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use broker::access::Listener;
+
 /// Settings of the Kafka view. Each is documented where it stands; the defaults are in `Default`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// Where the clients come in.
+    pub listener: Listener,
     /// Host and port that clients are told to come back to. `None`: the address that a client connected to, which is right
     /// unless a proxy or a translated address lies between.
     pub advertised: Option<(String, u16)>,
@@ -35,6 +39,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            listener: Listener { name: "kafka".into(), loopback: true },
             advertised: None,
             auto_create_topics: true,
             request_bytes_max: 100 << 20,

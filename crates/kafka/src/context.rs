@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use broker::access::{Action, Grant};
 use broker::{Broker, Check, RowWrite, RowsOutcome, Topic};
 use bytes::Bytes;
 use model::{Error, ErrorKind, ShardId, TenantId, TopicId, TopicName};
@@ -58,6 +59,8 @@ impl<B> FrontState<B> {
 pub(crate) struct Context<B> {
     pub(crate) front: Rc<FrontState<B>>,
     pub(crate) peer: Peer,
+    /// What the client may do; `None` if it may not even be here.
+    pub(crate) grant: Option<Grant>,
     /// Where this client is told to find us.
     pub(crate) host: StrBytes,
     pub(crate) port: i32,
@@ -82,9 +85,10 @@ impl<B: Broker> Context<B> {
         self.front.broker.cached_topic(&self.front.tenant, &name)
     }
 
-    /// The topic of that name. Spec: P35.
-    pub(crate) async fn topic(&self, name: &str) -> Result<Arc<Topic>, ErrorCode> {
+    /// The topic of that name, to do something with it. Spec: P35, S81.
+    pub(crate) async fn topic(&self, action: Action, name: &str) -> Result<Arc<Topic>, ErrorCode> {
         let name = TopicName::from_kafka(name).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+        self.may(action, &name)?;
         self.topic_of(&name).await
     }
 

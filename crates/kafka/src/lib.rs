@@ -16,6 +16,7 @@ mod handlers;
 mod metrics;
 mod pipeline;
 mod resources;
+mod rights;
 mod session;
 
 use std::net::SocketAddr;
@@ -97,8 +98,9 @@ impl<B: Broker> Front<B> {
     /// called, and driven, on a `LocalSet`.
     pub fn session(&self, peer: Peer, local: SocketAddr) -> (Session<B>, Mailbox<Event>) {
         let (host, port) = self.state.config.advertised.clone().unwrap_or_else(|| convert::advertised(local));
-        let context =
-            Context { front: Rc::clone(&self.state), peer, host: host.into(), port: i32::from(port) };
+        let grant = rights::admit(&self.state.broker, &self.state.config, &peer);
+        let front = Rc::clone(&self.state);
+        let context = Context { front, peer, grant, host: host.into(), port: i32::from(port) };
         let mailbox = Mailbox::new();
         (Session::new(Rc::new(context), mailbox.clone()), mailbox)
     }

@@ -176,6 +176,9 @@ impl<B: Broker> net::Session for Session<B> {
 
     fn handle_input(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
         self.last_active = turn.now;
+        if !self.context.is_let_in() {
+            return self.refuse(turn);
+        }
         let had_partial = std::mem::take(&mut self.has_partial);
         while self.wants_input() {
             let capacity = input.capacity();

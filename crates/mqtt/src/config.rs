@@ -8,6 +8,7 @@ use crate::pace::RateLimit;
 use crate::rewrite::Rewrite;
 use crate::template::Template;
 use broker::Strategy;
+use broker::access::Listener;
 use wire::mqtt::Version;
 
 /// Versions of the protocol that are served.
@@ -59,6 +60,11 @@ pub struct MqttConfig {
     /// The longest time, in seconds, for which a session outlives its connection; a client that asks for more is told.
     /// `None`: for ever, if a client asks for that.
     pub session_expiry_max: Option<u32>,
+    /// Where the clients come in.
+    pub listener: Listener,
+    /// Whether a client that publishes what it may not is disconnected. If not, an older client, which cannot be told, is
+    /// answered as if it had been stored.
+    pub disconnects_denied: bool,
     /// How a shared subscription chooses the member for a message.
     pub shared_strategy: Strategy,
     /// The greatest topic alias, in both directions: told to 5.0 clients, and not gone beyond where a client permits more.
@@ -89,6 +95,8 @@ impl Default for MqttConfig {
             keep_alive_max: None,
             server_keep_alive: None,
             session_expiry_max: None,
+            listener: Listener { name: "mqtt".into(), loopback: true },
+            disconnects_denied: false,
             shared_strategy: Strategy::RoundRobin,
             topic_alias_max: 32,
             response_information: None,

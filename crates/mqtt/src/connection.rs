@@ -16,10 +16,13 @@ use wire::mqtt::{
 use crate::aliases::Used;
 use crate::error::{disconnect_reason, publish_reason, reason_of_refusal, reason_string};
 use crate::exclusive::{Asking, Exclusives};
+use crate::handlers::auth::ProofExchange;
 use crate::inbox::{Farewell, Inbox, InboxSink, Nobody, Told};
 use crate::incoming::{AckOf, Incoming, Received, ReceivedRows};
+use crate::metrics::DropReason;
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::pace::Pace;
+use crate::rights::Rights;
 use crate::saver::{Saver, Waiting};
 use crate::session::Shared;
 use crate::state::{State, StoredWill};
@@ -35,6 +38,9 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) inbox: Rc<Inbox>,
     pub(crate) client: Arc<str>,
     pub(crate) peer: Peer,
+    pub(crate) rights: Box<Rights>,
+    /// Its place among those that hear of changed rights.
+    pub(crate) place: usize,
     /// Exchanges that we may have in flight towards the client.
     pub(crate) limit: u16,
     /// Silence that the client is allowed; zero: any.
@@ -54,6 +60,8 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) exclusive: Option<Box<Exclusives>>,
     /// How fast it may send, where that is limited.
     pub(crate) pace: Option<Box<Pace>>,
+    /// Its proof of identity, if it named a method.
+    pub(crate) exchange: Option<Box<ProofExchange>>,
     /// Topic aliases towards a client that permits some.
     pub(crate) aliases: Option<Box<Used>>,
 }
@@ -125,10 +133,9 @@ impl<B: Broker> Connection<B> {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(disconnect),
-            // Re-authentication needs a method in CONNECT, and those are refused [MQTT-4.12.0-7]. The others
-            // are a server's, or CONNECT again: the decoder does not let them through.
-            Packet::Auth(_)
-            | Packet::Connect(_)
+            Packet::Auth(auth) => self.handle_auth(auth, turn),
+            // A server's, or CONNECT again: the decoder does not let them through.
+            Packet::Connect(_)
             | Packet::Connack(_)
             | Packet::Suback(_)
             | Packet::Unsuback(_)
@@ -174,6 +181,7 @@ impl<B: Broker> Connection<B> {
                 warn!(client = %self.client, err = %kind, "an exclusive subscription could not be stored");
                 return Err(Close::fault(disconnect_reason(kind)));
             }
+            Told::RightsChanged => return self.check_standing(),
             // Only a connection that is not accepted yet hears these.
             Told::Claimed(_) | Told::TurnedAway => {}
         }
@@ -186,6 +194,10 @@ impl<B: Broker> Connection<B> {
         {
             // It could not be heard until now.
             self.heard = turn.now;
+        }
+        if self.rights.until.is_some_and(|until| until <= turn.now) {
+            debug!(client = %self.client, "what the client proved has ended");
+            return Err(Close::because(ReasonCode::NotAuthorized, "what was proved is no longer valid"));
         }
         if self.silence_max.is_zero() || turn.now < self.heard + self.silence_max {
             return Ok(());
@@ -201,7 +213,7 @@ impl<B: Broker> Connection<B> {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let silence = (!self.silence_max.is_zero()).then(|| self.heard + self.silence_max);
-        [silence, self.saver.deadline(), self.paused_until()].into_iter().flatten().min()
+        [silence, self.saver.deadline(), self.paused_until(), self.rights.until].into_iter().flatten().min()
     }
 
     pub(crate) fn wants_input(&self) -> bool {
@@ -233,6 +245,14 @@ impl<B: Broker> Connection<B> {
         {
             self.pace.get_or_insert_default().pause(until);
         }
+    }
+
+    /// Whether the client may stay.
+    fn check_standing(&self) -> Result<(), Close> {
+        self.rights.standing().map_err(|reason| {
+            debug!(client = %self.client, ?reason, "the client may not stay");
+            Close::fault(reason)
+        })
     }
 
     fn paused_until(&self) -> Option<Instant> {
@@ -290,6 +310,7 @@ impl<B: Broker> Connection<B> {
             output: turn.output,
             aliases: self.aliases.as_deref_mut(),
             peer: self.peer,
+            rights: &self.rights,
             client: &self.client,
             limit: usize::from(self.limit),
             persistent,
@@ -321,8 +342,17 @@ impl<B: Broker> Connection<B> {
                 Err(error) => {
                     debug!(client = %self.client, err = %error, "a publication was not stored");
                     let reason = publish_reason(error);
-                    // An older client can only be told by closing: it sends the message again.
+                    let is_denied = error == ErrorKind::Denied;
+                    if is_denied && self.shared.config.disconnects_denied {
+                        return Err(Close::fault(reason));
+                    }
                     if self.peer.version != Version::V5 {
+                        if is_denied {
+                            // It would send the message again and again [MQTT-3.3.5-2].
+                            encode_ack(kind, owed.id, turn.output.buffer());
+                            continue;
+                        }
+                        // An older client can only be told by closing: it sends the message again.
                         return Err(Close::fault(reason));
                     }
                     let why = reason_string(error.name());
@@ -473,6 +503,7 @@ impl<B: Broker> Connection<B> {
     /// Publishes the will if there is one, and gives the session up.
     pub(crate) fn leave(mut self, publishes_will: bool) {
         self.shared.metrics.connections.subtract(1);
+        self.shared.present.borrow_mut().remove(self.place);
         let will = self.will.take().filter(|_| publishes_will);
         let will = will.map_or(StoredWill::None, |will| self.publish_will(*will));
         if let Some(outgoing) = &mut self.outgoing {
@@ -495,6 +526,11 @@ impl<B: Broker> Connection<B> {
 
     /// At once, or when its delay is over, but not later than the session [MQTT-3.1.3-9].
     fn publish_will(&self, will: Will) -> StoredWill {
+        if !will.is_allowed(&self.rights) {
+            debug!(client = %self.client, "the will may not be published any more");
+            self.shared.metrics.drop_one(DropReason::Denied);
+            return StoredWill::None;
+        }
         let delay = will.delay.min(self.expiry);
         if delay == 0 {
             let mut publisher = self.shared.broker.publisher(&self.shared.tenant, Rc::new(Nobody));
@@ -502,8 +538,8 @@ impl<B: Broker> Connection<B> {
             return StoredWill::None;
         }
         if self.inbox.is_wanted() {
-            return will.stored_inline();
+            return StoredWill::Inline(will.at_rest(&self.rights.author()));
         }
-        will.publish_later(&self.shared, &self.client, delay)
+        will.publish_later(&self.shared, (&self.client, &self.rights.author()), delay)
     }
 }

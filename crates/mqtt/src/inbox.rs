@@ -7,6 +7,7 @@ use broker::{Delivery, Keep, Published, SessionLease, SharedDelivery, Sink, Take
 use bytes::Bytes;
 use model::ErrorKind;
 use net::Mailbox;
+use wire::mqtt::ReasonCode;
 
 use crate::exclusive::Grant;
 use crate::handlers::connect::Claimed;
@@ -26,7 +27,9 @@ pub(crate) enum Told {
     /// Another connection wants the session; its request waits in the inbox.
     TakenOver,
     /// CONNECT can be answered.
-    Claimed(Box<Result<Claimed, ErrorKind>>),
+    Claimed(Box<Result<Claimed, ReasonCode>>),
+    /// Users, permissions or bans have changed.
+    RightsChanged,
     /// The session's state is durable.
     Saved(Result<(), ErrorKind>),
     /// The rows of packet identifiers are gone.

@@ -46,11 +46,13 @@ pub(crate) enum DropReason {
     Header,
     /// A QoS 0 publication that the broker did not take.
     Refused,
+    /// The client may not publish or not receive it.
+    Denied,
 }
 
 impl DropReason {
-    const COUNT: usize = 5;
-    const NAMES: [&str; Self::COUNT] = ["slow", "too_large", "expired", "header", "refused"];
+    const COUNT: usize = 6;
+    const NAMES: [&str; Self::COUNT] = ["slow", "too_large", "expired", "header", "refused", "denied"];
 }
 
 /// One value for the metrics endpoint.

@@ -1,9 +1,11 @@
 //! [`Protection`]: what keeps the clients of a listener from asking too much of the node, and how somebody hears that there
 //! is no room.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use model::TenantId;
 use net::{Arrival, Level, Pressure};
 use wire::mqtt::{ReasonCode, Version};
 
@@ -22,6 +24,29 @@ pub struct Protection {
     pub pace: Option<Arc<ListenerPace>>,
     /// What the node has to bear.
     pub pressure: Option<Arc<Pressure>>,
+    /// Who counts connects.
+    pub connects: Option<Connects>,
+}
+
+/// Is told the client id of each CONNECT that has one, whatever becomes of it.
+#[derive(Clone)]
+pub struct Connects(Arc<dyn Fn(&TenantId, &str) + Send + Sync>);
+
+impl Connects {
+    /// `note` is called on serving cores, on their `LocalSet`s: it must not block.
+    pub fn new(note: impl Fn(&TenantId, &str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(note))
+    }
+
+    pub(crate) fn note(&self, tenant: &TenantId, client: &str) {
+        (self.0)(tenant, client);
+    }
+}
+
+impl fmt::Debug for Connects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connects")
+    }
 }
 
 impl Protection {

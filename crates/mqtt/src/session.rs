@@ -1,13 +1,12 @@
 //! [`Session`]: an MQTT connection as the network driver runs it. Hot path.
 //!
 //! ```text
-//!    New --CONNECT--> Claiming --session is ours--> Open --DISCONNECT, fault, take-over, silence--> Closed
+//!    New --CONNECT--> [Proving --AUTH-->] Claiming --session is ours--> Open --DISCONNECT, fault, take-over, silence--> Closed
 //! ```
 //!
 //! What is sent behind CONNECT waits unread while the session is claimed [MQTT-3.1.4-6].
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,12 +15,14 @@ use broker::Broker;
 use bytes::{Buf, BytesMut};
 use model::TenantId;
 use net::{Arrival, Closed, Mailbox, Turn};
+use slab::Slab;
 use tracing::debug;
-use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode};
+use wire::mqtt::{Connect, Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode, Version};
 
 use crate::config::MqttConfig;
 use crate::connection::{Close, Connection};
 use crate::exclusive;
+use crate::handlers::auth::{Proving, Step};
 use crate::handlers::connect::{self, Opening};
 use crate::inbox::{Event, Inbox, Told};
 use crate::metrics::Metrics;
@@ -47,6 +48,8 @@ pub(crate) struct Shared<B: Broker> {
     pub(crate) broker: B,
     pub(crate) tenant: TenantId,
     pub(crate) metrics: Arc<Metrics>,
+    /// Those that hear of changed rights.
+    pub(crate) present: RefCell<Slab<Rc<Inbox>>>,
     /// Properties under construction: borrowed for one packet at a time.
     pub(crate) properties: RefCell<PropertiesBuf>,
 }
@@ -77,6 +80,7 @@ impl<B: Broker> Front<B> {
             broker,
             tenant: TenantId::default(),
             metrics: Arc::default(),
+            present: RefCell::default(),
             properties: RefCell::default(),
         };
         Self { shared: Rc::new(shared) }
@@ -87,6 +91,20 @@ impl<B: Broker> Front<B> {
     pub async fn recover(&self) -> Result<(), model::Error> {
         will::recover(&self.shared).await?;
         exclusive::recover(&self.shared).await
+    }
+
+    /// Ends the connections of those who may not stay, whenever users, permissions or bans change: for as long as the front is
+    /// used, beside it.
+    pub fn follow_rights(&self) -> impl Future<Output = ()> + use<B> {
+        let shared = Rc::clone(&self.shared);
+        let mut changes = shared.broker.access().changes();
+        async move {
+            while changes.changed().await.is_ok() {
+                for (_, inbox) in shared.present.borrow().iter() {
+                    inbox.post(Told::RightsChanged);
+                }
+            }
+        }
     }
 
     /// A new connection, for [`net::drive`].
@@ -143,6 +161,8 @@ pub struct Session<B: Broker> {
 
 enum Phase<B: Broker> {
     New(Box<Newcomer>),
+    /// The client proves who it is, packet by packet.
+    Proving(Box<Proving>),
     Claiming(Box<Opening>),
     Open(Box<Connection<B>>),
     Closed,
@@ -181,15 +201,15 @@ impl<B: Broker> net::Session for Session<B> {
                 self.drop_unanswered(turn);
             }
             // The connection is on its way out.
-            (_, Phase::New(_) | Phase::Claiming(_) | Phase::Closed) => {}
+            (_, Phase::New(_) | Phase::Proving(_) | Phase::Claiming(_) | Phase::Closed) => {}
         }
         self.finish(turn);
     }
 
     fn handle_deadline(&mut self, turn: &mut Turn<'_>) {
         match &mut self.phase {
-            Phase::New(_) => {
-                debug!(peer = %self.peer, "no CONNECT came in time");
+            Phase::New(_) | Phase::Proving(_) => {
+                debug!(peer = %self.peer, "no CONNECT came in time, or no proof");
                 self.drop_unanswered(turn);
             }
             Phase::Open(connection) => {
@@ -227,7 +247,7 @@ impl<B: Broker> net::Session for Session<B> {
 
     fn deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::New(_) => Some(self.connect_by),
+            Phase::New(_) | Phase::Proving(_) => Some(self.connect_by),
             Phase::Open(connection) => connection.deadline(),
             Phase::Claiming(_) | Phase::Closed => None,
         }
@@ -235,7 +255,7 @@ impl<B: Broker> net::Session for Session<B> {
 
     fn wants_input(&self) -> bool {
         match &self.phase {
-            Phase::New(_) => true,
+            Phase::New(_) | Phase::Proving(_) => true,
             Phase::Open(connection) => !self.choked && connection.wants_input(),
             Phase::Claiming(_) | Phase::Closed => false,
         }
@@ -248,7 +268,11 @@ impl<B: Broker> Session<B> {
     #[inline]
     fn handle_packet(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> Option<usize> {
         let packet_size_max = self.shared.config.packet_bytes_max;
-        let Phase::Open(connection) = &mut self.phase else { return self.handle_first(bytes, turn) };
+        let connection = match &mut self.phase {
+            Phase::Open(connection) => connection,
+            Phase::Proving(_) => return self.handle_proof(bytes, turn),
+            Phase::New(_) | Phase::Claiming(_) | Phase::Closed => return self.handle_first(bytes, turn),
+        };
         let decoder = Decoder { expect: Expect::FromClient(connection.peer.version), packet_size_max };
         match decoder.decode(bytes) {
             Decoded::Packet(packet, len) => {
@@ -277,21 +301,15 @@ impl<B: Broker> Session<B> {
             Decoder { expect: Expect::Connect, packet_size_max: self.shared.config.packet_bytes_max };
         match decoder.decode(bytes) {
             Decoded::Packet(Packet::Connect(packet), len) => {
-                if let Phase::New(newcomer) = &mut self.phase {
-                    // It has got to the point.
-                    newcomer.arrival = None;
-                    if let Some(reason) = newcomer.refusal(packet.version, self.shared.config.versions) {
-                        self.refuse(&connect::peer_of(&packet), reason, turn);
-                        return Some(len);
-                    }
+                if let Some(reason) = self.refusal(&packet) {
+                    self.refuse(&connect::peer_of(&packet), reason, turn);
+                    return Some(len);
                 }
-                // Who comes through a unix socket is on this machine.
-                let host = self.peer.address.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                match Opening::of(&self.shared, &packet, host) {
-                    Ok(opening) => {
-                        opening.claim(&self.shared, &self.inbox);
-                        self.phase = Phase::Claiming(Box::new(opening));
-                    }
+                match Opening::of(&self.shared, &packet, &self.peer) {
+                    Ok(opening) => match Proving::begin(opening, &packet, &self.shared) {
+                        Ok(step) => self.go_on(step, turn),
+                        Err(reason) => self.refuse(&connect::peer_of(&packet), reason, turn),
+                    },
                     Err(reason) => self.refuse(&connect::peer_of(&packet), reason, turn),
                 }
                 Some(len)
@@ -316,8 +334,59 @@ impl<B: Broker> Session<B> {
         }
     }
 
+    /// Why a CONNECT is refused before it is looked at. It has got to the point, and makes room for others who arrive.
+    fn refusal(&mut self, packet: &Connect<'_>) -> Option<ReasonCode> {
+        let Phase::New(newcomer) = &mut self.phase else { return None };
+        newcomer.arrival = None;
+        let shared = &self.shared;
+        if let Some(connects) = &shared.protection.connects
+            && !packet.client_id.is_empty()
+        {
+            connects.note(&shared.tenant, packet.client_id);
+        }
+        newcomer.refusal(packet.version, shared.config.versions)
+    }
+
+    /// Between CONNECT and CONNACK there is nothing but AUTH (section 4.12), or a good-bye.
+    fn handle_proof(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> Option<usize> {
+        let packet_size_max = self.shared.config.packet_bytes_max;
+        let decoder = Decoder { expect: Expect::FromClient(Version::V5), packet_size_max };
+        let (packet, len) = match decoder.decode(bytes) {
+            Decoded::Packet(packet, len) => (packet, len),
+            Decoded::NeedMore(_) => return None,
+            Decoded::Malformed(_) => {
+                self.drop_unanswered(turn);
+                return None;
+            }
+        };
+        let Phase::Proving(proving) = std::mem::replace(&mut self.phase, Phase::Closed) else { return None };
+        let peer = *proving.peer();
+        match packet {
+            Packet::Auth(auth) => match proving.take(&auth, &self.shared) {
+                Ok(step) => self.go_on(step, turn),
+                Err(reason) => self.refuse(&peer, reason, turn),
+            },
+            Packet::Disconnect(_) => self.drop_unanswered(turn),
+            _ => self.refuse(&peer, ReasonCode::ProtocolError, turn),
+        }
+        Some(len)
+    }
+
+    fn go_on(&mut self, step: Step, turn: &mut Turn<'_>) {
+        match step {
+            Step::Ask(proving) => {
+                proving.ask(turn);
+                self.phase = Phase::Proving(proving);
+            }
+            Step::Claim(opening) => {
+                opening.claim(&self.shared, &self.inbox);
+                self.phase = Phase::Claiming(opening);
+            }
+        }
+    }
+
     /// The session is ours, or cannot be had: answers CONNECT.
-    fn open(&mut self, claimed: Result<connect::Claimed, model::ErrorKind>, turn: &mut Turn<'_>) {
+    fn open(&mut self, claimed: Result<connect::Claimed, ReasonCode>, turn: &mut Turn<'_>) {
         let Phase::Claiming(opening) = std::mem::replace(&mut self.phase, Phase::Closed) else { return };
         match claimed {
             Ok(claimed) => {
@@ -328,7 +397,7 @@ impl<B: Broker> Session<B> {
                     self.end_if(Err(Close::fault(ReasonCode::SessionTakenOver)), turn);
                 }
             }
-            Err(kind) => self.refuse(opening.peer(), crate::error::connect_reason(kind), turn),
+            Err(reason) => self.refuse(opening.peer(), reason, turn),
         }
     }
 

@@ -56,12 +56,10 @@ pub(crate) enum StoredWill {
     #[default]
     None,
     /// It comes with the session.
-    Inline {
-        /// The publication as a 5.0 PUBLISH of QoS 0.
-        packet: Bytes,
-        /// Its QoS.
-        qos: Qos,
-    },
+    Inline(
+        /// The will at rest.
+        Bytes,
+    ),
     /// It lies in a row of its own until it is due.
     InRow {
         /// The row's key.
@@ -224,10 +222,9 @@ impl StoredWill {
     fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::None => out.put_u8(0),
-            Self::Inline { packet, qos } => {
+            Self::Inline(will) => {
                 out.put_u8(1);
-                put_block(out, packet);
-                out.put_u8(*qos as u8);
+                put_block(out, will);
             }
             Self::InRow { key, value } => {
                 out.put_u8(2);
@@ -240,7 +237,7 @@ impl StoredWill {
     fn decode(input: &mut Bytes) -> Option<Self> {
         match input.try_get_u8().ok()? {
             0 => Some(Self::None),
-            1 => Some(Self::Inline { packet: take_block(input)?, qos: qos_of(input.try_get_u8().ok()?)? }),
+            1 => Some(Self::Inline(take_block(input)?)),
             2 => Some(Self::InRow { key: take_block(input)?, value: take_block(input)? }),
             _ => None,
         }
@@ -292,8 +289,7 @@ mod tests {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
         prop_oneof![
             Just(StoredWill::None),
-            (bytes(), 0u8..3)
-                .prop_map(|(packet, qos)| StoredWill::Inline { packet, qos: qos_of(qos).unwrap() }),
+            bytes().prop_map(StoredWill::Inline),
             (bytes(), bytes()).prop_map(|(key, value)| StoredWill::InRow { key, value }),
         ]
     }

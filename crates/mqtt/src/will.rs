@@ -4,16 +4,17 @@
 //! wait lies in a row until it is due, so that it survives a restart:
 //!
 //! ```text
-//!   mw <tenant> 00 <client id>  ->  due i64, wall ms | qos u8 | PUBLISH          (group by hash of the key)
+//!   mw <tenant> 00 <client id>  ->  due i64, wall ms | will at rest          (group by hash of the key)
 //! ```
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use broker::access::{Action, Author, Grant, Request};
 use broker::{Broker, Check, Place, Publisher, RowWrite, RowsOutcome};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::Error;
-use tracing::warn;
+use tracing::{info, warn};
 use wire::mqtt::{
     Decoded, Decoder, Delivery, Expect, Packet, Peer, PropertiesBuf, Property, Publish, Qos, Version,
     Will as WillPacket,
@@ -21,6 +22,8 @@ use wire::mqtt::{
 
 use crate::convert::Inbound;
 use crate::inbox::Nobody;
+use crate::metrics::DropReason;
+use crate::rights::Rights;
 use crate::session::Shared;
 use crate::state::{StoredWill, qos_of};
 use crate::subscription::subject_of;
@@ -35,7 +38,9 @@ const TAKE_TRIES: usize = 4;
 pub(crate) struct Will {
     /// As a 5.0 PUBLISH of QoS 0.
     packet: Bytes,
+    topic: Box<str>,
     qos: Qos,
+    retain: bool,
     /// Seconds.
     pub(crate) delay: u32,
 }
@@ -59,12 +64,31 @@ impl Will {
         let mut packet = BytesMut::new();
         publish.encode(&mut packet, &Peer::new(Version::V5)).ok()?;
         let delay = will.properties.will_delay_interval().unwrap_or(0);
-        Some(Self { packet: packet.freeze(), qos: will.qos, delay })
+        let (topic, qos, retain) = (will.topic.into(), will.qos, will.retain);
+        Some(Self { packet: packet.freeze(), topic, qos, retain, delay })
     }
 
-    /// For a session whose next owner decides.
-    pub(crate) fn stored_inline(self) -> StoredWill {
-        StoredWill::Inline { packet: self.packet, qos: self.qos }
+    /// Whether a client that is about to be let in may leave it.
+    pub(crate) fn may_be_left(&self, grant: &Grant) -> bool {
+        let subject = subject_of(&self.topic);
+        let request = Request::new(Action::Publish, &subject).qos(self.qos as u8).retain(self.retain);
+        grant.decide(&request).is_allowed()
+    }
+
+    /// Whether its client may publish it now.
+    pub(crate) fn is_allowed(&self, rights: &Rights) -> bool {
+        rights.may_publish(&subject_of(&self.topic), self.qos, self.retain)
+    }
+
+    /// As it is kept, with who left it: `qos u8 | length of author u32 | author | PUBLISH`.
+    pub(crate) fn at_rest(&self, author: &Author) -> Bytes {
+        let author = author.encode();
+        let mut out = BytesMut::with_capacity(5 + author.len() + self.packet.len());
+        out.put_u8(self.qos as u8);
+        out.put_u32(author.len() as u32);
+        out.put_slice(&author);
+        out.put_slice(&self.packet);
+        out.freeze()
     }
 
     /// Publishes it now.
@@ -74,18 +98,15 @@ impl Will {
 
     /// Puts it into a row until it is due, and arms a timer. A claim of the session that follows finds the row.
     pub(crate) fn publish_later<B: Broker>(
-        self,
+        &self,
         shared: &Rc<Shared<B>>,
-        client: &str,
+        whose: (&str, &Author),
         seconds: u32,
     ) -> StoredWill {
+        let (client, author) = whose;
         let due = shared.broker.wall_ms().saturating_add(i64::from(seconds) * 1000);
         let key = row_key(shared, client);
-        let mut value = BytesMut::with_capacity(9 + self.packet.len());
-        value.put_i64(due);
-        value.put_u8(self.qos as u8);
-        value.put_slice(&self.packet);
-        let value = value.freeze();
+        let value = Bytes::from([&due.to_be_bytes()[..], &self.at_rest(author)].concat());
         let write = RowWrite::Put { key: key.clone(), value: value.clone() };
         let written = shared.broker.rows().submit(&Place::ByKey(key.clone()), Vec::new(), vec![write]);
         let (task, row) = (Rc::clone(shared), (key.clone(), value.clone()));
@@ -103,15 +124,15 @@ impl Will {
 pub(crate) async fn settle<B: Broker>(shared: &Rc<Shared<B>>, will: StoredWill, session_ends: bool) {
     match will {
         StoredWill::None => {}
-        StoredWill::Inline { packet, qos } => {
+        StoredWill::Inline(will) => {
             if session_ends {
-                publish_for_nobody(shared, &packet, qos);
+                publish_at_rest(shared, &will);
             }
         }
         StoredWill::InRow { key, value } => {
             let is_mine = take_row(shared, &key, &value).await;
             if is_mine && session_ends {
-                publish_row(shared, &value);
+                publish_at_rest(shared, &value[8..]);
             }
         }
     }
@@ -147,7 +168,7 @@ async fn wait<B: Broker>(shared: &Rc<Shared<B>>, row: (Bytes, Bytes)) {
     let left = u64::try_from(due.saturating_sub(shared.broker.wall_ms())).unwrap_or(0);
     tokio::time::sleep(Duration::from_millis(left)).await;
     if take_row(shared, &key, &value).await {
-        publish_row(shared, &value);
+        publish_at_rest(shared, &value[8..]);
     }
 }
 
@@ -188,20 +209,41 @@ async fn try_take_row<B: Broker>(
     Ok(matches!(outcome, RowsOutcome::Done { .. }).then_some(true))
 }
 
-fn publish_row<B: Broker>(shared: &Rc<Shared<B>>, value: &Bytes) {
-    if let Some(qos) = value.get(8).and_then(|qos| qos_of(*qos)) {
-        publish_for_nobody(shared, &value[9..], qos);
+/// Publishes the will of a client that is gone, if its author may still do that.
+fn publish_at_rest<B: Broker>(shared: &Rc<Shared<B>>, will: &[u8]) {
+    let Some((qos, author, packet)) = take_apart(will) else {
+        warn!("a will that was kept cannot be read");
+        return;
+    };
+    let Some(publish) = decode(packet) else { return };
+    let subject = subject_of(publish.topic);
+    let request = Request::new(Action::Publish, &subject).qos(qos as u8).retain(publish.retain);
+    if !shared.broker.access().may_still(&shared.tenant, &author, &request) {
+        info!(subject = &*subject, "a will may not be published any more");
+        shared.metrics.drop_one(DropReason::Denied);
+        return;
+    }
+    let mut publisher = shared.broker.publisher(&shared.tenant, Rc::new(Nobody));
+    self::publish(shared, &mut publisher, packet, qos);
+}
+
+fn take_apart(mut will: &[u8]) -> Option<(Qos, Author, &[u8])> {
+    let qos = qos_of(will.try_get_u8().ok()?)?;
+    let length = usize::try_from(will.try_get_u32().ok()?).ok()?;
+    let (author, packet) = will.split_at_checked(length)?;
+    Some((qos, Author::decode(author)?, packet))
+}
+
+fn decode(packet: &[u8]) -> Option<Publish<'_>> {
+    let decoder = Decoder { expect: Expect::FromClient(Version::V5), packet_size_max: u32::MAX };
+    match decoder.decode(packet) {
+        Decoded::Packet(Packet::Publish(will), _) => Some(will),
+        _ => None,
     }
 }
 
-fn publish_for_nobody<B: Broker>(shared: &Rc<Shared<B>>, packet: &[u8], qos: Qos) {
-    let mut publisher = shared.broker.publisher(&shared.tenant, Rc::new(Nobody));
-    publish(shared, &mut publisher, packet, qos);
-}
-
 fn publish<B: Broker>(shared: &Shared<B>, publisher: &mut Publisher, packet: &[u8], qos: Qos) {
-    let decoder = Decoder { expect: Expect::FromClient(Version::V5), packet_size_max: u32::MAX };
-    let Decoded::Packet(Packet::Publish(will), _) = decoder.decode(packet) else { return };
+    let Some(will) = decode(packet) else { return };
     let subject = subject_of(will.topic);
     let inbound = Inbound { publish: &will, subject: &subject, qos, publisher: None, rows: &[] };
     let pushed = inbound.with_message(|| shared.broker.wall_ms(), |message| publisher.push(message));

@@ -11,6 +11,7 @@
 //!
 //! Stopping: cores first (they take nothing new and answer what they took), then consensus, then the rest.
 
+mod access;
 mod admission;
 mod certificates;
 mod consensus_thread;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use admin::Admin;
+use admin::{Admin, Api};
 use broker::{Foundation, Outside, Shared};
 use model::Error as BrokerError;
 use net::{Pressure, Signals};
@@ -38,9 +39,11 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info};
 
+use self::access::{Given, Opened};
 use self::admission::Door;
 use self::certificates::Certificates;
 use self::consensus_thread::Consensus;
+use self::cores::Fronts;
 use self::listeners::Listeners;
 use self::settings::{broker_config, core_count, node_config, pressure_limits, reader_count};
 use crate::config::{Config, Loaded};
@@ -69,6 +72,9 @@ pub enum StartError {
     /// The data cannot be opened.
     #[error(transparent)]
     Open(#[from] cluster::OpenError),
+    /// Who may come in cannot be read: then nobody may.
+    #[error(transparent)]
+    Access(auth::OpenError),
     /// What is stored cannot be read.
     #[error("cannot read what is stored")]
     Recover(#[source] BrokerError),
@@ -109,20 +115,39 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let consensus = Consensus::start(node_config, foundation.observer(), shutdown.clone())?;
     // A broker that was killed left it: until this one accepts, nobody shall find it.
     listeners::remove_file(&config.node.data_dir).map_err(StartError::system("remove listeners.json"))?;
-    let outside = Outside { clock: Arc::new(SystemClock::new()), rng: Arc::new(SystemRng), offload: readers };
+    let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
+    let given = Given {
+        clock: clock.clone(),
+        rng: rng.clone(),
+        offload: readers.clone(),
+        // The other half goes on reading.
+        at_once: reader_count(cores) / 2,
+    };
+    let Opened { access, follower } = access::open(&config, consensus.node().meta(), given)?;
+    let outside = Outside { clock, rng, offload: readers, access: access.clone() };
     let shared = foundation.build(consensus.node(), broker_config(&config), outside);
     let house = house::start(consensus.node(), Arc::clone(&shared), shutdown.clone());
     let house = house.map_err(StartError::system("start a thread"))?;
     let listening = listeners.listening().to_vec();
     let (core_sockets, http_socket, socket_files) = listeners.into_sockets();
     let pressure = pressure(&config, &shared);
-    let door = Door::new(config.limits.max_connections, Arc::clone(&pressure), Instant::now());
-    let cores = cores::start(&config, (&shared, &door), &certificates, core_sockets, &shutdown)?;
-    let http = start_http(Admin::new(Arc::clone(&shared), pressure), http_socket, shutdown.clone());
+    let fronts = Fronts {
+        config: &config,
+        shared: &shared,
+        certificates: &certificates,
+        listening: &listening,
+        door: Door::new(config.limits.max_connections, Arc::clone(&pressure), Instant::now()),
+        connects: access::flapping(&config, consensus.node().meta()),
+    };
+    let cores = cores::start(fronts, follower, core_sockets, &shutdown)?;
+    let bound = http_socket.local_addr().map_err(StartError::system("see where HTTP listens"))?.ip();
+    let api = Api::new(access.clone(), consensus.node().meta(), Arc::new(SystemClock::new()), bound);
+    let admin = Admin::new(Arc::clone(&shared), pressure).with_api(api);
+    let http = start_http(admin, http_socket, shutdown.clone());
     let http = http.map_err(StartError::system("start a thread"))?;
     listeners::write_file(&config.node.data_dir, &listening)
         .map_err(StartError::system("write listeners.json"))?;
-    screen::print(&config, &listening);
+    screen::print(&config, &listening, &access);
     info!("ready");
     let stopped = wait_for_signal(&shutdown, &certificates);
     shutdown.trigger();

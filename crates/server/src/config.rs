@@ -4,6 +4,7 @@
 //! file's keys, the variables, `config print`, the checks for typing errors and the reference page follow from that.
 //! Settings are data only. What a crate does with a value is its own affair.
 
+mod auth;
 mod groups;
 mod http;
 mod inherited;
@@ -25,6 +26,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use auth::Auth;
+pub(crate) use auth::Unmatched;
 pub use groups::Groups;
 pub use http::Http;
 pub use inherited::Inherited;
@@ -37,7 +40,7 @@ pub use load::Loaded;
 pub(crate) use load::{Flags, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
 pub use memory::MemoryLimit;
-pub(crate) use mqtt::SharedStrategy;
+pub(crate) use mqtt::{DeniedPublish, SharedStrategy};
 pub use mqtt::{Mqtt, Versions};
 pub use node::Node;
 pub use storage::Storage;
@@ -61,6 +64,8 @@ pub struct Config {
     pub topics: Topics,
     /// `[groups]`
     pub groups: Groups,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[mqtt]`
     pub mqtt: Mqtt,
     /// `[[mqtt.listeners]]`
@@ -74,7 +79,7 @@ pub struct Config {
 }
 
 /// How many sections there are.
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
 
 impl Config {
     /// The addresses to listen on, by the names that `listeners.json` uses.
@@ -95,6 +100,7 @@ impl Config {
             &self.storage,
             &self.topics,
             &self.groups,
+            &self.auth,
             &self.mqtt,
             &self.kafka,
             &self.http,
@@ -109,6 +115,7 @@ impl Config {
             &mut self.storage,
             &mut self.topics,
             &mut self.groups,
+            &mut self.auth,
             &mut self.mqtt,
             &mut self.kafka,
             &mut self.http,
@@ -124,6 +131,7 @@ impl Config {
         self.storage.check(&self.limits, &mut faults);
         self.topics.check(&mut faults);
         self.groups.check(&mut faults);
+        self.auth.check(&mut faults);
         self.mqtt.check(&mut faults);
         self.kafka.check(&mut faults);
         self.check_ports(&mut faults);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use auth::{Access, Host, Passwords};
 use broker::{
     Broker, BrokerConfig, Core, Event, Foundation, Guarantee, Message, Outside, Place, Publisher, Retain,
     RowWrite,
@@ -123,11 +124,12 @@ impl BrokerLoad {
                 return None;
             }
         };
-        let outside = Outside {
-            clock: Arc::new(SystemClock::new()),
-            rng,
-            offload: Arc::new(|work: Box<dyn FnOnce() + Send>| work()),
-        };
+        let (offload, clock) =
+            (Arc::new(|work: Box<dyn FnOnce() + Send>| work()), Arc::new(SystemClock::new()));
+        let passwords = Passwords::new(offload.clone(), 1, rng.clone());
+        let host = Host { clock: clock.clone(), rng: rng.clone(), passwords };
+        let (access, _follower) = patiently(Access::of_own_table(node.meta(), host)).await?.ok()?;
+        let outside = Outside { clock, rng, offload, access };
         let core = Core::new(foundation.build(Arc::clone(&node), BrokerConfig::default(), outside), 0);
         let running = core.clone();
         tokio::task::spawn_local(async move { running.run().await });

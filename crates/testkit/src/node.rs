@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::{BrokerConfig, Core, Foundation, Outside, Shared};
+use auth::{Access, Host, Passwords};
+use broker::{Broker, BrokerConfig, Core, Foundation, Offload, Outside, Shared};
 use cluster::{JournalDriver, Node, NodeConfig, OpenError, RowStores};
+use meta::Resources;
+use model::Resource;
 use rt::{Shutdown, StdDisk, SystemClock, SystemRng, Tasks};
 use storage::journal::JournalError;
 use tempfile::TempDir;
@@ -41,13 +44,16 @@ impl TestNode {
     pub async fn start_on(dir: TempDir) -> TestNode {
         let foundation = Foundation::new(1);
         let node = Arc::new(open(dir.path(), &foundation).await);
-        let outside = Outside {
-            clock: Arc::new(SystemClock::new()),
-            rng: Arc::new(SystemRng),
-            offload: Arc::new(|work| {
-                std::thread::spawn(work);
-            }),
-        };
+        let offload: Offload = Arc::new(|work| {
+            std::thread::spawn(work);
+        });
+        let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
+        let passwords = Passwords::new(offload.clone(), 2, rng.clone());
+        let host = Host { clock: clock.clone(), rng: rng.clone(), passwords };
+        let opened = Access::of_own_table(node.meta(), host).await;
+        let (access, follower) = opened.expect("what is stored can be read");
+        let following = tokio::task::spawn_local(follower.run());
+        let outside = Outside { clock, rng, offload, access };
         let shared = foundation.build(Arc::clone(&node), BrokerConfig::default(), outside);
         let core = Core::new(Arc::clone(&shared), 0);
         let running = core.clone();
@@ -57,7 +63,7 @@ impl TestNode {
         let endings = tokio::task::spawn_local(async move { endings.run_endings().await });
         let schedule = core.clone();
         let schedule = tokio::task::spawn_local(async move { schedule.run_schedule().await });
-        TestNode { core, shared, node, dir, tasks: vec![running, endings, schedule] }
+        TestNode { core, shared, node, dir, tasks: vec![running, endings, schedule, following] }
     }
 
     /// Stops the node in order and gives its directory back. Everything that the test made of its core must be gone.
@@ -69,6 +75,18 @@ impl TestNode {
             let _ = task.await;
         }
         self.dir
+    }
+
+    /// Stores a resource (a user, a permission, a ban). When this returns, it counts.
+    pub async fn put<R: Resource>(&self, resource: &R) {
+        let revision = Resources::new(self.node.meta()).put(resource, None).await.expect("stored");
+        self.core.access().caught_up(revision).await;
+    }
+
+    /// Removes one. When this returns, it does not count any more.
+    pub async fn delete<R: Resource>(&self, key: &str) {
+        let revision = Resources::new(self.node.meta()).delete::<R>(key, None).await.expect("removed");
+        self.core.access().caught_up(revision).await;
     }
 
     /// What is shared between cores.

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::{Broker, Incoming, Message, Opening, Process, Program, Settings, Socket, get, missing, wait_until};
+use e2e::{
+    Broker, Incoming, Message, Opening, Process, Program, Settings, Socket, ask, get, missing, wait_until,
+};
 use wire::mqtt::{AckKind, Delivery, Version};
 
 fn start(settings: Settings, listeners: &str) -> Broker {
@@ -193,4 +195,65 @@ fn an_overloaded_broker_refuses_newcomers_and_loses_nothing() {
     publisher.put_publish("much", b"last", Delivery::AtLeastOnce { id: NonZeroU16::MIN, dup: false });
     publisher.flush().expect("the broker reads");
     assert!(matches!(publisher.read().expect("an answer"), Incoming::Ack(AckKind::Puback, ..)));
+}
+
+/// A client that connects again and again is kept out, by a ban that operators see and may take back; its neighbours at the same
+/// address are not.
+#[test]
+fn a_client_that_flaps_is_banned_for_a_while_and_alone() {
+    let broker = start(Settings::new().with("mqtt.flapping_connects", "3"), "");
+    let http = broker.listeners().http;
+    let mut connects = 0;
+    wait_until("the client is banned", || {
+        connects += 1;
+        Socket::open(broker.mqtt(), &Opening::clean("moth")).err().map(|error| error.to_string())
+    });
+    assert!(connects > 3, "{connects}");
+    drop(Socket::open(broker.mqtt(), &Opening::clean("neighbour")).expect("it did nothing"));
+    let (status, text) = get(http, "/api/v1/bans");
+    let bans: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((status, &bans["bans"][0]["who"]["client"]), (200, &"moth".into()), "{text}");
+    let id = bans["bans"][0]["id"].as_str().expect("an id");
+    let (status, text) = ask(http, ("DELETE", &format!("/api/v1/bans/{id}")), "", "");
+    assert_eq!(status, 204, "{text}");
+    drop(Socket::open(broker.mqtt(), &Opening::clean("moth")).expect("the ban is gone"));
+}
+
+/// From the first user on, both the API and MQTT want one.
+#[test]
+fn a_superuser_made_over_http_closes_the_door_behind_it() {
+    let broker = Broker::start();
+    let http = broker.listeners().http;
+    assert!(refusal(broker.mqtt(), Version::V5).is_empty());
+    let root = r#"{"name": "root", "password": "s3cret", "superuser": true}"#;
+    assert_eq!(ask(http, ("POST", "/api/v1/users"), "", root).0, 201);
+    assert_eq!(get(http, "/api/v1/users").0, 401);
+    assert_eq!(get(http, "/health/ready").0, 200);
+    // root:s3cret
+    let basic = "Authorization: Basic cm9vdDpzM2NyZXQ=\r\n";
+    let device = r#"{"name": "device", "password": "d3vice"}"#;
+    assert_eq!(ask(http, ("POST", "/api/v1/users"), basic, device).0, 201);
+    let rule = r#"{"id": "t", "who": {"user": "device"}, "effect": "allow", "patterns": ["t"]}"#;
+    assert_eq!(ask(http, ("POST", "/api/v1/permissions"), basic, rule).0, 201);
+    let question = "/api/v1/access/explain?user=device&action=publish&name=t";
+    let (_, explained) = ask(http, ("GET", question), basic, "");
+    assert!(
+        explained.contains(r#""decision":"allow""#) && explained.contains(r#""because":"t""#),
+        "{explained}"
+    );
+    if missing(&[Program::Mosquitto]) {
+        return;
+    }
+    for (topic, password, served) in
+        [("t", "d3vice", true), ("t", "wrong", false), ("other", "d3vice", false)]
+    {
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "127.0.0.1", "-p", &broker.mqtt().port().to_string(), "-V", "5", "-q", "1"]);
+        command.args(["-u", "device", "-P", password, "-t", topic, "-m", "hello"]);
+        let mut process = Process::start(command);
+        process.close_input();
+        let (content, said) = (process.wait().success(), process.errors());
+        let accepted = content && !said.to_lowercase().contains("not authorized");
+        assert_eq!(accepted, served, "{topic} {password}: {said}");
+    }
 }

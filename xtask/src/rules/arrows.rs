@@ -45,7 +45,7 @@ const HOUSE: &[Room] = &[
     room(1, "wire", &[]),
     room(1, "rt", &[]),
     room(1, "model", &[]),
-    room(0, "testkit", &["broker", "cluster", "storage", "net", "wire", "model", "rt"]),
+    room(0, "testkit", &["broker", "auth", "meta", "cluster", "storage", "net", "wire", "model", "rt"]),
     Room { name: "sim", floor: 0, may_import: Imports::AllBut(&["cli"]) },
     room(0, "e2e", &["testkit", "wire", "model"]),
     room(0, "xtask", &[]),

@@ -11,9 +11,9 @@ use rt::SystemRng;
 use super::{Desk, NOW_MS, loopback, nothing, password, permission, wide};
 use crate::scram::{Mechanism, StoredKeys};
 use crate::{
-    Access, Action, AuthenticateError, AuthenticateFuture, Authenticator, Ban, Banned, Credentials, Effect,
-    Grant, Identity, Link, Offload, OpenError, Outcome, PasswordHash, Passwords, Permission, Refusal, User,
-    Who, import_mosquitto,
+    Access, Action, AuthenticateError, AuthenticateFuture, Authenticator, Author, Ban, Banned, Credentials,
+    Effect, Grant, Identity, Link, Offload, OpenError, Outcome, PasswordHash, Passwords, Permission, Refusal,
+    Request, User, Who, import_mosquitto,
 };
 
 fn user(name: &str, password: &str) -> User {
@@ -360,4 +360,32 @@ async fn a_storm_of_logins_waits_for_its_turn() {
     let outcomes = logins.join_all().await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert_eq!(count.load(Ordering::SeqCst), 40);
+}
+
+#[tokio::test]
+async fn what_was_left_to_be_done_is_asked_again() {
+    let desk = Desk::new(vec![Link::Users]).await;
+    let tenant = TenantId::default();
+    let request = Request::new(Action::Publish, "a/b");
+    let anonymous = desk.access.admit(&nothing(loopback())).await.unwrap().author();
+    assert!(desk.access.may_still(&tenant, &anonymous, &request));
+
+    desk.put(&user("alice", "secret")).await;
+    assert!(!desk.access.may_still(&tenant, &anonymous, &request), "the tenant is not open any more");
+    let alice = desk.access.admit(&password(wide(), "alice", "secret")).await.unwrap().author();
+    assert!(!desk.access.may_still(&tenant, &alice, &request));
+    desk.put(&permission("p", Who::User("alice".into()), Effect::Allow, &[], "a/#")).await;
+    assert!(desk.access.may_still(&tenant, &alice, &request));
+    assert!(!desk.access.may_still(&tenant, &alice, &Request::new(Action::Publish, "b")));
+
+    // A provider's user: what it was allowed by its token is not known, what denies it is.
+    let proved = Author::decode(br#"{"u":"dora","c":"d1","a":"10.0.0.1"}"#).unwrap();
+    assert!(desk.access.may_still(&tenant, &proved, &request));
+    desk.put(&permission("q", Who::User("dora".into()), Effect::Deny, &[], "a/#")).await;
+    assert!(!desk.access.may_still(&tenant, &proved, &request));
+
+    desk.delete::<User>("default/alice").await;
+    assert!(!desk.access.may_still(&tenant, &alice, &request), "its user is gone");
+    desk.put(&ban("b", Banned::Client("d1".into()), None)).await;
+    assert!(!desk.access.may_still(&tenant, &proved, &Request::new(Action::Publish, "c")));
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker::access::Action;
 use broker::{Broker, Origin, Topic, TopicSpec};
 use wire::kafka::messages::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
@@ -65,6 +66,7 @@ async fn create<B: Broker>(
     is_dry_run: bool,
 ) -> Result<Arc<Topic>, Refusal> {
     let name = convert::topic_name(&topic.name)?;
+    context.may(Action::Create, &name).map_err(|code| Refusal::new(code, code.name()))?;
     let shards = partitions(version, topic, context.node_id())?;
     let mut spec = TopicSpec {
         tenant: context.front.tenant.clone(),

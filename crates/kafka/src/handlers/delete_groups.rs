@@ -1,6 +1,7 @@
 //! DeleteGroups (key 42), versions 0 to 2.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::ApiKey;
 use wire::kafka::messages::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
 
@@ -17,7 +18,11 @@ pub(super) async fn handle<B: Broker>(
     let mut response = DeleteGroupsResponse::default();
     for name in request.groups_names {
         let mut told = DeletableGroupResult::default();
-        told.error_code = context.front.groups.delete(name.to_string()).await.to_wire();
+        let code = match context.may_with_group(Action::Delete, &name) {
+            Ok(()) => context.front.groups.delete(name.to_string()).await,
+            Err(code) => code,
+        };
+        told.error_code = code.to_wire();
         told.group_id = name;
         response.results.push(told);
     }

@@ -1,6 +1,7 @@
 //! DeleteTopics (key 20), versions 1 to 6.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::messages::{
     DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
@@ -49,13 +50,14 @@ async fn delete<B: Broker>(
     told: &mut DeletableTopicResult,
 ) -> Result<(), Refusal> {
     let topic = match (&state.name, state.topic_id.is_zero()) {
-        (Some(name), true) => context.topic(name).await,
+        (Some(name), true) => context.topic(Action::Delete, name).await,
         (None, false) => context.search_topic_by_id(convert::topic_id(state.topic_id)).await,
         (Some(_), false) | (None, true) => {
             return Err(Refusal::new(ErrorCode::InvalidRequest, "a topic is named either by name or by id"));
         }
     };
-    let topic = topic.map_err(|code| Refusal::new(code, "no such topic"))?;
+    let topic = topic.map_err(|code| Refusal::new(code, code.name()))?;
+    context.may(Action::Delete, &topic.name).map_err(|code| Refusal::new(code, code.name()))?;
     told.topic_id = convert::uuid(topic.id);
     told.name = told.name.take().or_else(|| topic.name.to_kafka().ok().map(Into::into));
     let deleted = context.broker().delete_topic(&context.front.tenant, &topic.name).await;

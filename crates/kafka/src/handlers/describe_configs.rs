@@ -1,6 +1,7 @@
 //! DescribeConfigs (key 32), versions 1 to 4.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::messages::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
     DescribeConfigsResult, StrBytes,
@@ -70,8 +71,8 @@ async fn shown<B: Broker>(
     let bytes_max = context.config().message_bytes_max;
     match resource.resource_type {
         TOPIC => {
-            let topic = context.topic(&resource.resource_name).await;
-            let topic = topic.map_err(|code| Refusal::new(code, "no such topic"))?;
+            let topic = context.topic(Action::Describe, &resource.resource_name).await;
+            let topic = topic.map_err(|code| Refusal::new(code, code.name()))?;
             let row = |setting: &crate::resources::topic_config::Setting| Shown {
                 name: setting.name,
                 value: setting.value(&topic.config, bytes_max),

@@ -1,6 +1,7 @@
 //! DescribeGroups (key 15), versions 0 to 5.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::messages::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember, StrBytes,
 };
@@ -36,6 +37,7 @@ pub(super) async fn handle<B: Broker>(
         Err(refused) => refused,
     };
     for (name, view) in request.groups.into_iter().zip(views) {
+        let view = context.may_with_group(Action::Describe, &name).and(view);
         let view = match view {
             Ok(Some(view)) => Ok(view),
             Ok(None) => without_members(context, &name).await,

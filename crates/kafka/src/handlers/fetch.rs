@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker::access::Action;
 use broker::{Broker, Watch};
 use bytes::Bytes;
 use futures_util::future::select_all;
@@ -85,8 +86,9 @@ async fn resolve<B: Broker>(context: &Context<B>, version: i16, request: &FetchR
         let found = if version >= TOPIC_ID_SINCE {
             context.topic_by_id(convert::topic_id(topic.topic_id)).await
         } else {
-            context.topic(&topic.name).await
+            context.topic(Action::Consume, &topic.name).await
         };
+        let found = found.and_then(|topic| context.may_read(&topic).map(|()| topic));
         for partition in &topic.partitions {
             let shard = found.as_ref().map_err(|code| *code).and_then(|topic| shard(topic, partition.index));
             let shard = shard.and_then(|shard| check_epoch(partition.current_leader_epoch).map(|()| shard));

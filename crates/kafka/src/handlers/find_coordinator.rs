@@ -1,6 +1,7 @@
 //! FindCoordinator (key 10), versions 0 to 4.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::messages::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse};
 use wire::kafka::{ApiKey, ErrorCode};
 
@@ -34,7 +35,7 @@ pub(super) fn handle<B: Broker>(
         for key in &request.coordinator_keys {
             let mut told = Coordinator::default();
             told.key = key.clone();
-            match &refused {
+            match &refused.clone().or_else(|| denied(context, key)) {
                 None => (told.node_id, told.host, told.port) = here(context),
                 Some(refusal) => {
                     (told.node_id, told.port) = (-1, -1);
@@ -46,7 +47,7 @@ pub(super) fn handle<B: Broker>(
         }
         return response;
     }
-    match refused {
+    match refused.or_else(|| denied(context, &request.key)) {
         None => (response.node_id, response.host, response.port) = here(context),
         Some(refusal) => {
             (response.node_id, response.port) = (-1, -1);
@@ -55,6 +56,11 @@ pub(super) fn handle<B: Broker>(
         }
     }
     response
+}
+
+fn denied<B: Broker>(context: &Context<B>, group: &str) -> Option<Refusal> {
+    let may = context.may_with_group(Action::Describe, group);
+    may.err().map(|code| Refusal::new(code, code.name()))
 }
 
 fn here<B: Broker>(context: &Context<B>) -> (i32, wire::kafka::messages::StrBytes, i32) {

@@ -1,6 +1,7 @@
 //! Heartbeat (key 12), versions 0 to 4.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::ApiKey;
 use wire::kafka::messages::{HeartbeatRequest, HeartbeatResponse};
 
@@ -18,7 +19,11 @@ pub(super) async fn handle<B: Broker>(context: &Context<B>, request: HeartbeatRe
         member_id: request.member_id.to_string(),
         instance: request.group_instance_id.map(|instance| instance.to_string()),
     };
+    let code = match context.may_with_group(Action::Consume, &claim.group) {
+        Ok(()) => context.front.groups.heartbeat(claim).await,
+        Err(code) => code,
+    };
     let mut response = HeartbeatResponse::default();
-    response.error_code = context.front.groups.heartbeat(claim).await.to_wire();
+    response.error_code = code.to_wire();
     response
 }

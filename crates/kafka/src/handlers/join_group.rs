@@ -1,6 +1,7 @@
 //! JoinGroup (key 11), versions 0 to 9.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::messages::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
 use wire::kafka::{ApiKey, RequestHeader};
 
@@ -59,7 +60,13 @@ pub(super) async fn handle<B: Broker>(
         must_know_id: header.version >= MUST_KNOW_ID_SINCE,
         can_skip_assignment: header.version >= SKIP_SINCE,
     };
-    respond(header.version, context.front.groups.join(join).await)
+    respond(
+        header.version,
+        match context.may_with_group(Action::Consume, &join.group) {
+            Ok(()) => context.front.groups.join(join).await,
+            Err(code) => Joined::refused(code),
+        },
+    )
 }
 
 /// Kafka's form: the client's name and something that nobody guesses.

@@ -1,6 +1,7 @@
 //! LeaveGroup (key 13), versions 0 to 5.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::messages::{LeaveGroupRequest, LeaveGroupResponse, MemberResponse};
 use wire::kafka::{ApiKey, ErrorCode};
 
@@ -30,6 +31,10 @@ pub(super) async fn handle<B: Broker>(
     let mut response = LeaveGroupResponse::default();
     if request.group_id.is_empty() {
         response.error_code = ErrorCode::InvalidGroupId.to_wire();
+        return response;
+    }
+    if let Err(code) = context.may_with_group(Action::Consume, &request.group_id) {
+        response.error_code = code.to_wire();
         return response;
     }
     let codes = context.front.groups.leave(Leave { group: request.group_id.to_string(), members }).await;

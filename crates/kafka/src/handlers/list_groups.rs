@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use broker::access::Action;
 use broker::{Broker, Place};
 use bytes::{BufMut, Bytes, BytesMut};
 use wire::kafka::messages::{ListGroupsRequest, ListGroupsResponse, ListedGroup, StrBytes};
@@ -36,7 +37,8 @@ pub(super) async fn handle<B: Broker>(
     match list(context).await {
         Ok(groups) => {
             let is_asked = |group: &GroupView| {
-                matches_any(&request.states_filter, group.state)
+                context.may_with_group(Action::Describe, &group.name).is_ok()
+                    && matches_any(&request.states_filter, group.state)
                     && matches_any(&request.types_filter, "classic")
             };
             response.groups = groups.into_iter().filter(is_asked).map(|group| row(version, group)).collect();

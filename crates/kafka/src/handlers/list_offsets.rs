@@ -1,5 +1,6 @@
 //! ListOffsets (key 2), versions 1 to 7.
 
+use broker::access::Action;
 use broker::{Broker, TimeHit, TimeQuery};
 use model::ShardId;
 use wire::kafka::messages::{
@@ -32,7 +33,7 @@ pub(super) async fn handle<B: Broker>(
 ) -> ListOffsetsResponse {
     let mut response = ListOffsetsResponse::default();
     for topic in request.topics {
-        let found = context.topic(&topic.name).await;
+        let found = context.topic(Action::Describe, &topic.name).await;
         let mut told = ListOffsetsTopicResponse::default();
         for partition in topic.partitions {
             let shard = found

@@ -3,6 +3,7 @@
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use broker::access::Action;
 use broker::{Broker, Origin, Topic, TopicSpec};
 use model::{ErrorKind, TopicName};
 use wire::kafka::messages::{
@@ -59,7 +60,9 @@ pub(super) async fn handle<B: Broker>(
         }
         None => match all(context).await {
             Ok(topics) => {
-                response.topics = topics.iter().filter_map(|topic| describe_named(context, topic)).collect()
+                // What may not be seen is not there. Spec: S81.
+                let seen = topics.iter().filter(|topic| context.may(Action::Describe, &topic.name).is_ok());
+                response.topics = seen.filter_map(|topic| describe_named(context, topic)).collect()
             }
             Err(code) => {
                 tracing::warn!(err = code.name(), "topics cannot be listed");
@@ -85,6 +88,7 @@ async fn one<B: Broker>(
         Some(name) => by_name(context, name, may_create).await,
         None => context.search_topic_by_id(convert::topic_id(asked.topic_id)).await,
     };
+    let found = found.and_then(|topic| context.may(Action::Describe, &topic.name).map(|()| topic));
     match found {
         Ok(topic) => {
             let mut told = describe(context, &topic);
@@ -109,6 +113,8 @@ async fn by_name<B: Broker>(
     may_create: bool,
 ) -> Result<Arc<Topic>, ErrorCode> {
     let name = convert::topic_name(name).map_err(|refusal| refusal.code)?;
+    context.may(Action::Describe, &name)?;
+    let may_create = may_create && context.may(Action::Publish, &name).is_ok();
     match context.topic_of(&name).await {
         Err(ErrorCode::UnknownTopicOrPartition) if may_create => create(context, &name).await,
         found => found,

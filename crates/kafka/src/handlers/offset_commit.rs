@@ -1,5 +1,6 @@
 //! OffsetCommit (key 8), versions 2 to 9.
 
+use broker::access::Action;
 use broker::{Broker, RowWrite};
 use wire::kafka::messages::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
@@ -28,13 +29,17 @@ pub(super) async fn handle<B: Broker>(
     for topic in request.topics {
         response.topics.push(prepare(context, &group, topic, &mut writes).await);
     }
+    let may = context.may_with_group(Action::Consume, &group);
     let claim = Claim {
         group,
         generation: request.generation_id_or_member_epoch,
         member_id: request.member_id.to_string(),
         instance: request.group_instance_id.map(|instance| instance.to_string()),
     };
-    let code = context.front.groups.commit(Commit { claim, writes }).await;
+    let code = match may {
+        Ok(()) => context.front.groups.commit(Commit { claim, writes }).await,
+        Err(code) => code,
+    };
     let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
     for partition in partitions.filter(|partition| partition.error_code == 0) {
         partition.error_code = code.to_wire();
@@ -49,7 +54,7 @@ async fn prepare<B: Broker>(
     asked: OffsetCommitRequestTopic,
     writes: &mut Vec<RowWrite>,
 ) -> OffsetCommitResponseTopic {
-    let found = context.topic(&asked.name).await;
+    let found = context.topic(Action::Consume, &asked.name).await;
     let mut told = OffsetCommitResponseTopic::default();
     for partition in &asked.partitions {
         let mut answer = OffsetCommitResponsePartition::default();

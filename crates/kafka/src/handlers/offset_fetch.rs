@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use broker::access::Action;
 use broker::{Broker, Row};
 use bytes::{BufMut, Bytes, BytesMut};
 use model::TopicName;
@@ -76,6 +77,7 @@ async fn fetch<B: Broker>(context: &Context<B>, group: &str, asked: Asked) -> Re
     if group.is_empty() {
         return Err(ErrorCode::InvalidGroupId);
     }
+    context.may_with_group(Action::Consume, group)?;
     let Some(asked) = asked else { return fetch_all(context, group).await };
     let mut found = Vec::with_capacity(asked.len());
     for (name, indexes) in asked {

@@ -1,6 +1,7 @@
 //! OffsetForLeaderEpoch (key 23), versions 2 to 4. Asked because Metadata tells an epoch.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::messages::{
     EpochEndOffset, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition,
     OffsetForLeaderTopicResult,
@@ -21,7 +22,7 @@ pub(super) async fn handle<B: Broker>(
 ) -> OffsetForLeaderEpochResponse {
     let mut response = OffsetForLeaderEpochResponse::default();
     for topic in request.topics {
-        let found = context.topic(&topic.topic).await;
+        let found = context.topic(Action::Describe, &topic.topic).await;
         let mut told = OffsetForLeaderTopicResult::default();
         for partition in &topic.partitions {
             let shard =

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use broker::access::Action;
 use broker::{Append, Broker, Topic};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -43,7 +44,10 @@ pub(super) async fn handle<B: Broker>(
     for topic in request.topics {
         let found = match &refused {
             Some(refusal) => Err(refusal.clone()),
-            None => context.topic(&topic.name).await.map_err(|code| Refusal::new(code, "no such topic")),
+            None => context
+                .topic(Action::Publish, &topic.name)
+                .await
+                .map_err(|code| Refusal::new(code, code.name())),
         };
         if let Ok(found) = &found {
             rules.bytes_max =
@@ -52,8 +56,11 @@ pub(super) async fn handle<B: Broker>(
         answers.push((topic.name, topic.partitions.len()));
         for partition in topic.partitions {
             let index = partition.index;
-            let checked =
-                found.as_ref().map_err(Clone::clone).and_then(|topic| check(topic, partition, &rules));
+            let checked = found.as_ref().map_err(Clone::clone).and_then(|topic| {
+                let checked = check(topic, partition, &rules)?;
+                context.may_append(topic, &checked.1)?;
+                Ok(checked)
+            });
             appends.push(append(context, index, checked));
         }
     }

@@ -1,6 +1,7 @@
 //! SyncGroup (key 14), versions 0 to 5.
 
 use broker::Broker;
+use broker::access::Action;
 use wire::kafka::ApiKey;
 use wire::kafka::messages::{SyncGroupRequest, SyncGroupResponse};
 
@@ -32,8 +33,12 @@ pub(super) async fn handle<B: Broker>(
         protocol: request.protocol_name.map(|name| name.to_string()),
         assignments: request.assignments.iter().map(assignment).collect(),
     };
-    let answer = context.front.groups.sync(sync).await;
     let mut response = SyncGroupResponse::default();
+    if let Err(code) = context.may_with_group(Action::Consume, &sync.group) {
+        response.error_code = code.to_wire();
+        return response;
+    }
+    let answer = context.front.groups.sync(sync).await;
     response.error_code = answer.error.to_wire();
     if version >= PROTOCOL_SINCE {
         response.protocol_type = answer.protocol_type.map(Into::into);

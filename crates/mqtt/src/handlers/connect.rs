@@ -1,29 +1,31 @@
 //! CONNECT (section 3.1), in two steps: what the packet wants, then what the session registry answers.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::access::{self, Credentials, Verified};
 use broker::{Broker, Place, SessionLease};
 use bytes::Bytes;
 use model::Error;
 use net::Turn;
-use tracing::warn;
+use tracing::{info, warn};
 use wire::mqtt::{Connack, Connect, Peer, PropertiesBuf, Property, ReasonCode, Version, Will as WillPacket};
 
 use crate::aliases::Used;
 use crate::config::MqttConfig;
 use crate::connection::{Connection, Identity, keep_of};
-use crate::error::reason_string;
+use crate::error::{connect_reason, reason_string};
 use crate::exclusive::{Exclusives, Grant};
+use crate::handlers::auth::{ProofExchange, is_proved};
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
 use crate::outgoing::{Outgoing, is_shared};
 use crate::pace::Pace;
 use crate::rewrite;
+use crate::rights::{self, Rights, refusal_reason};
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::State;
@@ -53,12 +55,23 @@ pub(crate) struct Opening {
     will: Option<Box<Will>>,
     /// Who it is, where rules ask for it.
     identity: Option<Box<Identity>>,
+    /// What it says of itself.
+    credentials: Box<Credentials>,
+    /// Its proof, if it named a method.
+    proof: Option<Proof>,
     /// What the client is told of where its responses go.
     response_information: Option<Box<str>>,
 }
 
+/// Who the client is, without a password.
+struct Proof {
+    verified: Verified,
+    exchange: Box<ProofExchange>,
+}
+
 /// A session that is ours.
 pub(crate) struct Claimed {
+    rights: access::Grant,
     lease: SessionLease,
     incarnation: u64,
     /// The session that comes back.
@@ -73,12 +86,9 @@ impl Opening {
     pub(crate) fn of<B: Broker>(
         shared: &Shared<B>,
         packet: &Connect<'_>,
-        host: IpAddr,
+        network: &net::Peer,
     ) -> Result<Self, ReasonCode> {
         let (config, properties) = (&shared.config, &packet.properties);
-        if properties.authentication_method().is_some() {
-            return Err(ReasonCode::BadAuthenticationMethod);
-        }
         let is_v5 = packet.version == Version::V5;
         let is_assigned = packet.client_id.is_empty();
         let client: Arc<str> = match is_assigned {
@@ -93,7 +103,9 @@ impl Opening {
         let expiry = wanted.min(config.session_expiry_max.unwrap_or(u32::MAX));
         let keep_alive = if is_v5 { keep_alive(config, packet.keep_alive) } else { packet.keep_alive };
         let receive_maximum = properties.receive_maximum().unwrap_or(NonZeroU16::MAX);
-        let who = Who { client: &client, user: packet.user_name, host };
+        let place = (&shared.tenant, &config.listener);
+        let credentials = Box::new(rights::credentials(packet, &client, network, place));
+        let who = Who { client: &client, user: credentials.user.as_deref(), host: credentials.peer };
         let will = match &packet.will {
             Some(will) => {
                 let topic = rewrite::topic(&config.rewrites, will.topic, &who);
@@ -104,7 +116,8 @@ impl Opening {
             None => None,
         };
         let has_rules = !config.rewrites.is_empty() || !config.auto_subscribe.is_empty();
-        let identity = has_rules.then(|| Box::new(Identity { user: packet.user_name.map(Box::from), host }));
+        let identity =
+            has_rules.then(|| Box::new(Identity { user: who.user.map(Box::from), host: who.host }));
         let response_information = match &config.response_information {
             Some(template) if properties.request_response_information() == Some(true) => template.fill(&who),
             Some(_) | None => None,
@@ -112,7 +125,9 @@ impl Opening {
         Ok(Self {
             peer: peer_of(packet),
             identity,
+            proof: None,
             response_information: response_information.map(String::into_boxed_str),
+            credentials,
             client,
             is_assigned,
             clean_start: packet.clean_start,
@@ -130,19 +145,35 @@ impl Opening {
         &self.peer
     }
 
+    /// The client has proved who it is, and is not somebody else by its user name.
+    pub(crate) fn prove(&mut self, verified: Verified, exchange: ProofExchange) -> Result<(), ReasonCode> {
+        if !is_proved(&self.credentials, &verified) {
+            return Err(ReasonCode::BadUserNameOrPassword);
+        }
+        self.proof = Some(Proof { verified, exchange: Box::new(exchange) });
+        Ok(())
+    }
+
     /// Makes the connection the owner of its session; what comes of it is told to the inbox.
     pub(crate) fn claim<B: Broker>(&self, shared: &Rc<Shared<B>>, inbox: &Rc<Inbox>) {
         let (task, inbox) = (Rc::clone(shared), Rc::clone(inbox));
         let (client, clean_start, expiry) = (Arc::clone(&self.client), self.clean_start, self.expiry);
+        let credentials = self.credentials.clone();
+        let verified = self.proof.as_ref().map(|proof| proof.verified.clone());
+        let will = self.will.clone();
         shared.spawn(async move {
-            let claimed = claim(&task, &inbox, &client, (clean_start, expiry)).await;
+            let rights = match admit(&task, &credentials, verified.as_ref(), will.as_deref()).await {
+                Ok(rights) => rights,
+                Err(reason) => return inbox.post(Told::Claimed(Box::new(Err(reason)))),
+            };
+            let claimed = claim(&task, &inbox, (&client, rights), (clean_start, expiry)).await;
             match claimed {
                 // The client did not wait for its answer.
                 Ok(claimed) if inbox.is_closed() => claimed.abandon(&task, &inbox, (&client, expiry)),
                 Ok(claimed) => inbox.post(Told::Claimed(Box::new(Ok(claimed)))),
                 Err(error) => {
                     warn!(client = %client, err = %error, "a session could not be claimed");
-                    inbox.post(Told::Claimed(Box::new(Err(error.kind()))));
+                    inbox.post(Told::Claimed(Box::new(Err(connect_reason(error.kind())))));
                 }
             }
         });
@@ -184,14 +215,40 @@ impl Claimed {
     }
 }
 
-/// `how`: Clean Start, and the session expiry interval.
+/// Whether the client may come in, and may leave its will.
+async fn admit<B: Broker>(
+    shared: &Rc<Shared<B>>,
+    credentials: &Credentials,
+    verified: Option<&Verified>,
+    will: Option<&Will>,
+) -> Result<access::Grant, ReasonCode> {
+    let access = shared.broker.access();
+    let admitted = match verified {
+        Some(verified) => access.admit_verified(credentials, verified),
+        None => access.admit(credentials).await,
+    };
+    let client = &credentials.client_id;
+    let grant = admitted.map_err(|refusal| {
+        info!(%client, user = credentials.user.as_deref(), peer = %credentials.peer, why = %refusal, "a client was refused");
+        refusal_reason(refusal)
+    })?;
+    match will {
+        Some(will) if !will.may_be_left(&grant) => {
+            info!(%client, "a client was refused because it may not publish its will");
+            Err(ReasonCode::NotAuthorized)
+        }
+        Some(_) | None => Ok(grant),
+    }
+}
+
+/// `whose`: the client, and what it may do. `how`: Clean Start, and the session expiry interval.
 async fn claim<B: Broker>(
     shared: &Rc<Shared<B>>,
     inbox: &Rc<Inbox>,
-    client: &str,
+    whose: (&str, access::Grant),
     how: (bool, u32),
 ) -> Result<Claimed, Error> {
-    let (clean_start, expiry) = how;
+    let ((client, rights), (clean_start, expiry)) = (whose, how);
     let sink = Rc::new(InboxSink(Rc::clone(inbox)));
     let mut lease = shared.broker.claim_session(&shared.tenant, client, sink).await?;
     let stored = lease.state.take();
@@ -204,7 +261,7 @@ async fn claim<B: Broker>(
         state
     });
     match state {
-        Some(state) if !clean_start => resume(shared, (lease, state), client, expiry).await,
+        Some(state) if !clean_start => resume(shared, (lease, state), (client, rights), expiry).await,
         old => {
             if let Some(old) = old {
                 shared.broker.forget_shares(&shared.tenant, client);
@@ -218,7 +275,7 @@ async fn claim<B: Broker>(
             } else if was_stored {
                 lease.save(Bytes::new(), keep_of(0)).await?;
             }
-            Ok(Claimed { lease, incarnation, state: None, received: BTreeMap::new(), grant: None })
+            Ok(Claimed { rights, lease, incarnation, state: None, received: BTreeMap::new(), grant: None })
         }
     }
 }
@@ -226,10 +283,10 @@ async fn claim<B: Broker>(
 async fn resume<B: Broker>(
     shared: &Rc<Shared<B>>,
     session: (SessionLease, State),
-    client: &str,
+    whose: (&str, access::Grant),
     expiry: u32,
 ) -> Result<Claimed, Error> {
-    let (lease, mut state) = session;
+    let ((lease, mut state), (client, rights)) = (session, whose);
     will::settle(shared, std::mem::take(&mut state.will), false).await;
     let received = received(shared, state.incarnation).await?;
     let grant = exclusives(shared, client, expiry, &mut state).await?;
@@ -240,7 +297,7 @@ async fn resume<B: Broker>(
         seconds if seconds != u32::MAX => lease.save(state.encode(), keep_of(expiry)).await?,
         _ => {}
     }
-    Ok(Claimed { lease, incarnation: state.incarnation, state: Some(state), received, grant })
+    Ok(Claimed { rights, lease, incarnation: state.incarnation, state: Some(state), received, grant })
 }
 
 /// Takes what the session has alone; what another client has by now is no subscription of it any more.
@@ -318,11 +375,20 @@ pub(crate) fn accept<B: Broker>(
 ) -> Box<Connection<B>> {
     let (shared, inbox) = parts;
     answer(&opening, claimed.state.is_some(), &shared, turn);
+    let rights = Box::new(Rights::new(claimed.rights, turn.now, shared.broker.wall_ms()));
+    let mut identity = opening.identity;
+    if let (Some(identity), Some(user)) = (&mut identity, rights.user()) {
+        identity.user = Some((&*user).into());
+    }
+    let place = shared.present.borrow_mut().insert(Rc::clone(&inbox));
     shared.metrics.connects_accepted.add(1);
     shared.metrics.connections.add(1);
     let mut connection = Box::new(Connection {
         client: opening.client,
         peer: opening.peer,
+        rights,
+        place,
+        exchange: opening.proof.map(|proof| proof.exchange),
         limit: opening.limit,
         // One and a half times the keep alive [MQTT-3.1.2-22].
         silence_max: Duration::from_millis(u64::from(opening.keep_alive) * 1500),
@@ -336,7 +402,7 @@ pub(crate) fn accept<B: Broker>(
         saver: Saver::default(),
         aliases: Used::new(opening.alias_max),
         exclusive: claimed.grant.map(|mut grant| Box::new(Exclusives::of(grant.take()))),
-        identity: opening.identity,
+        identity,
         pace: Pace::new(shared.config.rate_limit, shared.protection.pace.as_ref(), turn.now),
         shared,
         inbox,
@@ -371,6 +437,9 @@ fn answer<B: Broker>(opening: &Opening, is_present: bool, shared: &Shared<B>, tu
             opening.is_keep_alive_ours.then_some(Property::ServerKeepAlive(opening.keep_alive)),
             opening.response_information.as_deref().map(Property::ResponseInformation),
         ];
+        if let Some(proof) = &opening.proof {
+            proof.exchange.say(&mut properties);
+        }
         for property in told.into_iter().flatten() {
             // One that a property cannot hold is not told.
             let _ = properties.push(property);
@@ -395,7 +464,6 @@ pub(crate) fn refuse(peer: &Peer, reason: ReasonCode, turn: &mut Turn<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::connect_reason;
     use model::ErrorKind;
 
     #[test]

@@ -1,5 +1,6 @@
 //! One file for each packet that a client sends.
 
+pub(crate) mod auth;
 pub(crate) mod connect;
 mod disconnect;
 mod puback;

@@ -80,12 +80,20 @@ impl<B: Broker> Connection<B> {
         self.shared.metrics.publishes_in[publish.delivery.qos() as usize].add(1);
         let subject = subject_of(publish.topic);
         match publish.delivery {
-            Delivery::AtMostOnce => {
-                if self.push(publish, &subject, &[]).is_err() {
-                    self.shared.metrics.drop_one(DropReason::Refused);
+            Delivery::AtMostOnce => match self.push(publish, &subject, &[]) {
+                Ok(_) => Ok(()),
+                Err(ErrorKind::Denied) => {
+                    self.shared.metrics.drop_one(DropReason::Denied);
+                    match self.shared.config.disconnects_denied {
+                        true => Err(Close::fault(ReasonCode::NotAuthorized)),
+                        false => Ok(()),
+                    }
                 }
-                Ok(())
-            }
+                Err(_) => {
+                    self.shared.metrics.drop_one(DropReason::Refused);
+                    Ok(())
+                }
+            },
             Delivery::AtLeastOnce { id, .. } => {
                 self.check_quota()?;
                 let pushed = self.push(publish, &subject, &[]);
@@ -125,6 +133,7 @@ impl<B: Broker> Connection<B> {
         if let Some(delayed) = subject.strip_prefix(DELAYED) {
             return self.push_later(&inbound, delayed);
         }
+        self.check_may_publish(&inbound)?;
         let shared = self.shared.clone();
         let incoming = self.incoming();
         inbound.with_message(|| shared.broker.wall_ms(), |message| incoming.publisher.push(message))
@@ -139,8 +148,18 @@ impl<B: Broker> Connection<B> {
         }
         let due_ms = self.shared.broker.wall_ms().saturating_add_unsigned(delay_ms);
         let inbound = Inbound { subject, ..*inbound };
+        self.check_may_publish(&inbound)?;
+        let author = self.rights.author();
         let incoming = self.incoming();
-        inbound.with_message(|| due_ms, |message| incoming.publisher.push_later(message, due_ms))
+        inbound.with_message(|| due_ms, |message| incoming.publisher.push_later(message, due_ms, &author))
+    }
+
+    #[inline]
+    fn check_may_publish(&self, inbound: &Inbound<'_>) -> Result<(), ErrorKind> {
+        match self.rights.may_publish(inbound.subject, inbound.qos, inbound.publish.retain) {
+            true => Ok(()),
+            false => Err(ErrorKind::Denied),
+        }
     }
 
     /// A 5.0 client must hold to our Receive Maximum [MQTT-3.3.4-7]. Older ones were not told: they are slowed by

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use broker::Broker;
+use broker::access::Decision;
 use net::Turn;
 use tracing::debug;
 use wire::mqtt::{Qos, ReasonCode, RetainHandling, Subscribe, SubscribeOptions, TopicFilter};
@@ -133,10 +134,14 @@ impl<B: Broker> Connection<B> {
                 return Err(ReasonCode::QuotaExceeded);
             }
         }
+        let wanted = parse_filter(checked.filter).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        if self.rights.subscribe(wanted.as_str(), options.qos) == Decision::Deny {
+            return Err(ReasonCode::NotAuthorized);
+        }
         if checked.share.is_some() {
             return self.subscribe_shared(text, Tag::new(&options, identifier));
         }
-        let filter = parse_filter(text).map_err(|_| ReasonCode::TopicFilterInvalid)?;
+        let filter = wanted;
         if !self.outgoing_or_new().has_room_for(text) {
             return Err(ReasonCode::QuotaExceeded);
         }

@@ -7,6 +7,7 @@
 //!    a session returns > resend                     the subscriber falls behind and goes on from the log later
 //! ```
 
+mod guard;
 mod resend;
 mod retained;
 mod send;
@@ -25,6 +26,7 @@ use wire::mqtt::{AckKind, Peer, encode_ack};
 
 use crate::aliases::Used;
 use crate::inbox::{Inbox, Told};
+use crate::rights::Rights;
 use crate::saver::Saver;
 use crate::session::Shared;
 use crate::state::{InFlight, Origin, Resume, State};
@@ -35,6 +37,7 @@ pub(crate) use resend::Loaded;
 pub(crate) use retained::{Job, RetainedPage};
 pub(crate) use shared::{Joining, is_shared};
 
+use guard::Guard;
 use resend::Resend;
 use retained::RetainedWork;
 use send::Sent;
@@ -54,6 +57,7 @@ pub(crate) struct Link<'a, B: Broker> {
     /// Topic aliases, if the client permits some.
     pub(crate) aliases: Option<&'a mut Used>,
     pub(crate) peer: Peer,
+    pub(crate) rights: &'a Rights,
     pub(crate) client: &'a str,
     /// Exchanges that may be in flight.
     pub(crate) limit: usize,
@@ -81,6 +85,7 @@ pub(crate) struct Outgoing {
     resend: Option<Box<Resend>>,
     retained: Option<Box<RetainedWork>>,
     memberships: Option<Box<Memberships>>,
+    guard: Guard,
 }
 
 struct Partial {
@@ -148,6 +153,7 @@ impl Outgoing {
             resend: None,
             retained: None,
             memberships: None,
+            guard: Guard::default(),
         }
     }
 
@@ -172,6 +178,7 @@ impl Outgoing {
     }
 
     fn remember(&mut self, text: &str, tag: Tag, filter: Filter) -> bool {
+        self.look_anew();
         self.no_local.retain(|known| *known != filter);
         if tag.is_no_local() {
             self.no_local.push(filter);
@@ -305,7 +312,9 @@ impl Outgoing {
         from: usize,
         link: &mut Link<'_, B>,
     ) -> Option<usize> {
+        let asks = self.asks(link);
         if from == 0
+            && !asks
             && self.retained.is_none()
             && let Picked::All(tags) = &delivery.picked
             && send::deliver_image(&delivery.batch, tags, link)

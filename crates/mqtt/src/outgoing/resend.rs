@@ -10,6 +10,8 @@ use broker::{Broker, Delivery};
 use model::batch::Records;
 use model::{Error, ErrorKind, MAX_DECODED_BATCH_BYTES, header_name};
 
+use wire::mqtt::Qos;
+
 use super::send::{Source, delivery_of};
 use super::{Link, Outgoing, Pending};
 use crate::convert::identify;
@@ -100,8 +102,10 @@ impl Outgoing {
     fn resend_one<B: Broker>(&mut self, found: Option<Found>, id: NonZeroU16, link: &mut Link<'_, B>) {
         let Some(entry) = self.window.get(id) else { return };
         let (exactly_once, retain) = (entry.exactly_once, entry.message.origin.retain);
+        let qos = if exactly_once { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
         let identifier = std::num::NonZeroU32::new(entry.message.origin.identifier);
         let shared = link.shared;
+        let found = found.filter(|found| self.may_receive(&found.subject, qos, link));
         let mut properties = shared.properties.borrow_mut();
         let sent = found.is_some_and(|found| {
             let Some(record) = found.records.get(found.index) else { return false };
@@ -117,7 +121,7 @@ impl Outgoing {
             self.window.set_step(id, Step::Sent);
             shared.metrics.publishes_out[if exactly_once { 2 } else { 1 }].add(1);
         } else {
-            // Trimmed, expired, or too large for the client: as if it had been delivered.
+            // Trimmed, expired, denied, or too large for the client: as if it had been delivered.
             shared.metrics.drop_one(DropReason::Expired);
             self.window.remove(id);
         }

@@ -132,6 +132,9 @@ impl Outgoing {
     fn send_one<B: Broker>(&mut self, delivery: &Delivery, tag: Tag, link: &mut Link<'_, B>) -> Sent {
         let batch = &delivery.batch;
         let Some(source) = Source::of(batch, 0) else { return Sent::Done };
+        if !self.may_receive(source.subject, tag.qos(), link) {
+            return Sent::Done;
+        }
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let Ok(reading) = source.read(&link.peer, || shared.broker.wall_ms(), &mut properties) else {

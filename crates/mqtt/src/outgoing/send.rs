@@ -117,6 +117,9 @@ impl Outgoing {
         link: &mut Link<'_, B>,
     ) -> Sent {
         let Some(source) = Source::of(batch, index) else { return Sent::Done };
+        if !self.may_receive(source.subject, Grant::new(tags).qos(), link) {
+            return Sent::Done;
+        }
         let shared = link.shared;
         let mut properties = shared.properties.borrow_mut();
         let Ok(reading) = source.read(&link.peer, || shared.broker.wall_ms(), &mut properties) else {

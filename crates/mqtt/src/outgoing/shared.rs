@@ -87,6 +87,7 @@ impl Outgoing {
                 memberships.members.push(Membership { text: text.into(), tag, member });
             }
         }
+        self.look_anew();
         match self.subscriptions.iter_mut().find(|known| *known.text == *text) {
             Some(known) => known.tag = tag,
             None => self.subscriptions.push(Subscription { text: text.into(), tag }),

@@ -14,7 +14,7 @@ use testkit::TestNode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wire::mqtt::{
-    Ack, AckKind, Connect, Decoded, Decoder, Delivery, Disconnect, Exchange, Expect, Packet, Peer,
+    Ack, AckKind, Auth, Connect, Decoded, Decoder, Delivery, Disconnect, Exchange, Expect, Packet, Peer,
     Properties, PropertiesBuf, Property, Publish, Qos, ReasonCode, SubscribeOptions, Version, Will,
     encode_pingreq,
 };
@@ -45,6 +45,7 @@ impl Broker {
         front.recover().await.expect("wills can be read");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        tokio::task::spawn_local(front.follow_rights());
         let served = Rc::clone(&front);
         tokio::task::spawn_local(async move {
             let io = CoreIo::new();
@@ -54,6 +55,11 @@ impl Broker {
             }
         });
         Broker { node, front, address }
+    }
+
+    /// The node below it.
+    pub(crate) fn node(&self) -> &TestNode {
+        &self.node
     }
 
     /// A connection without a socket, whose time the test moves.
@@ -129,6 +135,8 @@ pub(crate) struct Hello<'a> {
     pub(crate) response_information: Option<bool>,
     pub(crate) problem_information: Option<bool>,
     pub(crate) will: Option<Will<'a>>,
+    /// Name and password.
+    pub(crate) user: Option<(&'a str, &'a str)>,
 }
 
 impl Default for Hello<'_> {
@@ -144,6 +152,7 @@ impl Default for Hello<'_> {
             response_information: None,
             problem_information: None,
             will: None,
+            user: None,
         }
     }
 }
@@ -206,10 +215,24 @@ impl Client {
             properties: properties.view(),
             client_id: hello.id,
             will: hello.will,
-            user_name: None,
-            password: None,
+            user_name: hello.user.map(|(name, _)| name),
+            password: hello.user.map(|(_, password)| password.as_bytes()),
         };
         self.encode(|out, peer| connect.encode(out, peer).unwrap()).await;
+    }
+
+    /// A packet of the test's own.
+    pub(crate) async fn say(&mut self, write: impl FnOnce(&mut BytesMut, &Peer)) {
+        self.encode(write).await;
+    }
+
+    /// A step of SCRAM-SHA-256.
+    pub(crate) async fn auth(&mut self, reason: ReasonCode, data: &[u8]) {
+        let mut properties = PropertiesBuf::new();
+        properties.push(Property::AuthenticationMethod("SCRAM-SHA-256")).unwrap();
+        properties.push(Property::AuthenticationData(data)).unwrap();
+        let auth = Auth { reason, properties: properties.view() };
+        self.encode(|out, peer| auth.encode(out, peer).unwrap()).await;
     }
 
     async fn encode(&mut self, write: impl FnOnce(&mut BytesMut, &Peer)) {
@@ -354,6 +377,19 @@ impl Client {
         self.read(|packet| match packet {
             Packet::Connack(connack) => (connack.session_present, connack.reason),
             other => panic!("CONNACK was expected: {other:?}"),
+        })
+        .await
+    }
+
+    /// The answer to a step of a proof: AUTH, or CONNACK at its end.
+    pub(crate) async fn proof(&mut self) -> (ReasonCode, Vec<u8>) {
+        self.read(|packet| {
+            let (reason, properties) = match packet {
+                Packet::Auth(auth) => (auth.reason, auth.properties),
+                Packet::Connack(connack) => (connack.reason, connack.properties),
+                other => panic!("AUTH or CONNACK was expected: {other:?}"),
+            };
+            (reason, properties.authentication_data().unwrap_or_default().to_vec())
         })
         .await
     }

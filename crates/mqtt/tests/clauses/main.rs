@@ -2,6 +2,7 @@
 //! the requirement that it shows.
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
+mod access;
 mod aliases;
 mod connect;
 mod delayed;
@@ -13,6 +14,7 @@ mod link;
 mod publish;
 mod reasons;
 mod rules;
+mod scram;
 mod session;
 mod shared;
 mod subscribe;

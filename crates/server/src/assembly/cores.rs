@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use auth::Follower;
 use broker::{Core, Shared};
 use net::{CoreIo, Gate, Peer, accept_loop, drive};
 use rt::{OnFailure, OnShutdown, Shutdown, TaskKind, Tasks};
@@ -15,7 +16,7 @@ use tracing::{error, warn};
 
 use super::admission::Door;
 use super::certificates::Certificates;
-use super::listeners::CoreSockets;
+use super::listeners::{CoreSockets, Listening};
 use super::mqtt_listeners::{self, MqttListenerPlan};
 use super::settings::{kafka_config, mqtt_config};
 use super::{StartError, runtime};
@@ -40,6 +41,30 @@ const ENDINGS: TaskKind =
 const SCHEDULE: TaskKind =
     TaskKind { name: "schedule", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 
+/// Ends connections that may not stay.
+pub(super) const RIGHTS: TaskKind =
+    TaskKind { name: "rights", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
+
+/// What the fronts are made of.
+pub(super) struct Fronts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) certificates: &'a Certificates,
+    pub(super) listening: &'a [Listening],
+    pub(super) door: Door,
+    /// Who is told of each connect, if somebody counts them.
+    pub(super) connects: Option<mqtt::Connects>,
+}
+
+impl Fronts<'_> {
+    /// A listener as access control knows it.
+    pub(super) fn listener(&self, name: &str) -> broker::access::Listener {
+        let found = self.listening.iter().find(|listening| listening.name == name);
+        // All are bound before there are fronts; what is not there would be the widest.
+        found.map_or(broker::access::Listener { name: name.into(), loopback: false }, Listening::access)
+    }
+}
+
 /// A running core.
 pub(super) struct CoreThread(JoinHandle<()>);
 
@@ -57,6 +82,7 @@ struct Plan {
     shared: Arc<Shared>,
     mqtt: Vec<MqttListenerPlan>,
     kafka: kafka::Shared,
+    kafka_config: Arc<kafka::Config>,
     door: Door,
     shutdown: Shutdown,
     ready: Sender<Result<(), StartError>>,
@@ -64,37 +90,44 @@ struct Plan {
 
 /// Starts all cores; they accept when this returns.
 pub(super) fn start(
-    config: &Config,
-    (shared, door): (&Arc<Shared>, &Door),
-    certificates: &Certificates,
+    fronts: Fronts<'_>,
+    follower: Follower,
     sockets: Vec<CoreSockets>,
     shutdown: &Shutdown,
 ) -> Result<Vec<CoreThread>, StartError> {
+    let Fronts { config, shared, .. } = fronts;
     let (ready, started) = channel();
     let (kafka, coordinator) = kafka::Shared::new();
     let plan = Plan {
-        mqtt: mqtt_listeners::plans(config, door, certificates),
+        mqtt: mqtt_listeners::plans(&fronts),
+        kafka_config: Arc::new(kafka::Config { listener: fronts.listener("kafka"), ..kafka_config(config) }),
         config: config.clone(),
         shared: Arc::clone(shared),
         kafka,
-        door: door.clone(),
+        door: fronts.door.clone(),
         shutdown: shutdown.clone(),
         ready,
     };
     // The first core has what there is one of: it reads what is stored before any core accepts.
-    let mut first = Some(coordinator);
+    let mut first = Some(Only { coordinator, follower });
     let mut threads = Vec::new();
     for (number, sockets) in sockets.into_iter().enumerate() {
-        let (plan, coordinator) = (plan.clone(), first.take());
+        let (plan, only) = (plan.clone(), first.take());
         let thread = std::thread::Builder::new().name(format!("core {number}"));
-        let thread = thread.spawn(move || run(number as u16, plan, sockets, coordinator));
+        let thread = thread.spawn(move || run(number as u16, plan, sockets, only));
         threads.push(CoreThread(thread.map_err(StartError::system("start a thread"))?));
         started.recv().unwrap_or(Err(StartError::Failed))?;
     }
     Ok(threads)
 }
 
-fn run(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Option<kafka::Coordinator>) {
+/// What there is one of.
+struct Only {
+    coordinator: kafka::Coordinator,
+    follower: Follower,
+}
+
+fn run(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -102,16 +135,18 @@ fn run(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Option<kafka:
             return;
         }
     };
-    LocalSet::new().block_on(&runtime, serve(number, plan, sockets, coordinator));
+    LocalSet::new().block_on(&runtime, serve(number, plan, sockets, only));
 }
 
-async fn serve(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Option<kafka::Coordinator>) {
+async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>) {
     let core = Core::new(Arc::clone(&plan.shared), number);
     // The core itself outlives the stop signal: it answers what the connections still have under way.
     let running = core.clone();
     tokio::task::spawn_local(async move { running.run().await });
     let tasks = Tasks::new(plan.shutdown.clone());
-    if let Some(coordinator) = coordinator {
+    if let Some(Only { coordinator, follower }) = only {
+        // It outlives the stop signal, too: until the end, whoever may not stay is not served.
+        tokio::task::spawn_local(follower.run());
         if let Err(error) = recover(&plan, &core).await {
             let _ = plan.ready.send(Err(StartError::Recover(error)));
             return;
@@ -119,7 +154,7 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, coordinator: Optio
         let (endings, schedule, groups) = (core.clone(), core.clone(), core.clone());
         tasks.spawn_local(ENDINGS, "endings", async move { endings.run_endings().await });
         tasks.spawn_local(SCHEDULE, "schedule", async move { schedule.run_schedule().await });
-        let config = kafka_config(&plan.config);
+        let config = Arc::clone(&plan.kafka_config);
         tasks.spawn_local(COORDINATOR, "coordinator", async move {
             coordinator.run(&config, groups).await;
         });
@@ -146,8 +181,7 @@ async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
 }
 
 fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
-    let config = Arc::new(kafka_config(&plan.config));
-    let front = kafka::Front::new(config, core.clone(), plan.kafka.clone());
+    let front = kafka::Front::new(Arc::clone(&plan.kafka_config), core.clone(), plan.kafka.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
     let (door, name) = (plan.door.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {

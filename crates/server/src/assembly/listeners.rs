@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use broker::access::Listener;
 use net::{SharedListener, UnixSocket};
 use serde_json::{Map, Value};
 
@@ -36,6 +37,13 @@ impl Place {
             Place::Ip(address) => !address.ip().is_loopback(),
             Place::Unix(_) => false,
         }
+    }
+}
+
+impl Listening {
+    /// As access control knows it.
+    pub(super) fn access(&self) -> Listener {
+        Listener { name: self.name.as_str().into(), loopback: !self.place.is_wide() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker::Core;
-use mqtt::{ListenerPace, Protection, Unwelcome};
+use mqtt::{ListenerPace, MqttConfig, Protection, Unwelcome};
 use net::{
     AcceptRate, Address, Arrival, Arrivals, CoreIo, Entered, Entrance, Gate, Peer, Refused, accept_loop,
     accept_unix_loop, drive,
@@ -15,17 +15,16 @@ use tokio::net::{TcpStream, UnixStream};
 use tracing::{debug, error};
 
 use super::admission::{Admission, Door, Permits, Verdict};
-use super::certificates::Certificates;
-use super::cores::{ACCEPTOR, CONNECTION};
+use super::cores::{ACCEPTOR, CONNECTION, Fronts, RIGHTS};
 use super::listeners::CoreSocket;
 use super::settings::{entrance, mqtt_config, plain_entrance, total_rate};
-use crate::config::{Config, MqttListener};
+use crate::config::MqttListener;
 
 /// A listener as all cores share it.
 #[derive(Clone)]
 pub(super) struct MqttListenerPlan {
     entrance: Entrance,
-    config: mqtt::MqttConfig,
+    config: MqttConfig,
     protection: Protection,
     /// Of the node.
     door: Door,
@@ -41,18 +40,21 @@ const ARRIVALS_MAX: usize = 4096;
 const HANDSHAKES_MAX: usize = 512;
 
 /// The plans of `[mqtt]` and of `[[mqtt.listeners]]`, in the order of their sockets.
-pub(super) fn plans(config: &Config, door: &Door, certificates: &Certificates) -> Vec<MqttListenerPlan> {
+pub(super) fn plans(fronts: &Fronts<'_>) -> Vec<MqttListenerPlan> {
+    let Fronts { config, certificates, door, connects, .. } = fronts;
     let plan = |listener: Option<&MqttListener>, entrance: Entrance| {
         let (connections, accepts) = match listener {
             None => (config.mqtt.max_connections, config.mqtt.max_accepts_per_second),
             Some(listener) => (listener.own.max_connections, listener.own.max_accepts_per_second),
         };
         let limit = format!("max_connections of {}", entrance.name);
+        let place = fronts.listener(&entrance.name);
         MqttListenerPlan {
-            config: mqtt_config(config, listener),
+            config: MqttConfig { listener: place, ..mqtt_config(config, listener) },
             protection: Protection {
                 pace: ListenerPace::new(total_rate(config, listener), Instant::now()),
                 pressure: Some(Arc::clone(door.pressure())),
+                connects: connects.clone(),
             },
             door: door.clone(),
             own: connections.map(|max| Admission::new(limit, max, Instant::now())),
@@ -106,6 +108,7 @@ pub(super) fn listen(
     if matches!(socket, CoreSocket::Elsewhere) {
         return;
     }
+    tasks.spawn_local(RIGHTS, "mqtt", listener.front.follow_rights());
     tasks.spawn_local(ACCEPTOR, "mqtt", async move {
         let name = Arc::clone(&listener.plan.entrance.name);
         let gate = listener.gate();

@@ -5,16 +5,19 @@ use std::io::Write as _;
 
 use super::listeners::{Listening, Place};
 use crate::config::Config;
+use auth::Access;
+use model::TenantId;
 
 /// Prints version, data directory, listeners, and a line to try for each protocol, to standard output.
-pub(super) fn print(config: &Config, listening: &[Listening]) {
+pub(super) fn print(config: &Config, listening: &[Listening], access: &Access) {
     let mut out = std::io::stdout().lock();
     // A closed standard output is no reason to stop.
-    let _ = out.write_all(text(config, listening).as_bytes());
+    let has_users = !access.lets_nobody_in(&TenantId::default());
+    let _ = out.write_all(text(config, listening, has_users).as_bytes());
     let _ = out.flush();
 }
 
-fn text(config: &Config, listening: &[Listening]) -> String {
+fn text(config: &Config, listening: &[Listening], has_users: bool) -> String {
     let mut text = format!("RobustMQ {}\n\n", env!("CARGO_PKG_VERSION"));
     let width = listening.iter().map(|listener| listener.name.len()).max().unwrap_or_default().max(6);
     let mut line = |name: &str, value: String| {
@@ -40,17 +43,33 @@ fn text(config: &Config, listening: &[Listening]) -> String {
             _ => Ok(()),
         };
     }
-    let wide: Vec<_> = listening.iter().filter(|listener| listener.place.is_wide()).collect();
-    if !wide.is_empty() {
-        text.push_str(
-            "\nWARNING: there is no access control yet, and these listeners are open to the network:\n",
-        );
-        for listener in wide {
-            let _ = writeln!(text, "  {} {}", listener.name, listener.place);
-        }
-    }
+    warn_of_wide(&mut text, listening, has_users);
     text.push('\n');
     text
+}
+
+fn warn_of_wide(text: &mut String, listening: &[Listening], has_users: bool) {
+    let (named, others): (Vec<_>, Vec<_>) = listening
+        .iter()
+        .filter(|one| one.place.is_wide())
+        .partition(|one| ["kafka", "http"].contains(&one.name.as_str()));
+    let (kafka, http) = named.into_iter().partition(|one| one.name == "kafka");
+    let mut warn = |why: &str, which: Vec<&Listening>| {
+        if which.is_empty() {
+            return;
+        }
+        let _ = writeln!(text, "\nWARNING: {why}:");
+        for listener in which {
+            let _ = writeln!(text, "  {} {}", listener.name, listener.place);
+        }
+    };
+    if !has_users {
+        let why = "these listeners are open to the network; they refuse everybody until a user exists";
+        warn(why, others);
+    }
+    let why = "Kafka clients cannot log in yet; a listener that is open to the network refuses them";
+    warn(why, kafka);
+    warn("whoever reaches this listener can read health and metrics", http);
 }
 
 #[cfg(test)]
@@ -66,11 +85,18 @@ mod tests {
             listening("local", Place::Unix("/run/robustmq.sock".into()), Some("unix")),
         ];
         let config = Config::default();
-        let shown = text(&config, &narrow);
+        let shown = text(&config, &narrow, false);
         assert!(!shown.contains("WARNING"), "{shown}");
         assert!(shown.contains("  local  unix:/run/robustmq.sock (unix)\n"), "{shown}");
         let wide = [&narrow[..], &[listening("mqtt-tls", ip("0.0.0.0:8883"), Some("tls"))]].concat();
-        let shown = text(&config, &wide);
-        assert!(shown.contains("WARNING") && shown.contains("  mqtt-tls 0.0.0.0:8883\n"), "{shown}");
+        let shown = text(&config, &wide, false);
+        assert!(
+            shown.contains("refuse everybody until a user exists:\n  mqtt-tls 0.0.0.0:8883\n"),
+            "{shown}"
+        );
+        assert!(!text(&config, &wide, true).contains("WARNING"));
+        let wide = [listening("kafka", ip("0.0.0.0:9092"), None), listening("http", ip("[::]:58080"), None)];
+        let shown = text(&config, &wide, true);
+        assert!(shown.contains("cannot log in yet") && shown.contains("  http [::]:58080\n"), "{shown}");
     }
 }

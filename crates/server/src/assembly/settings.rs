@@ -9,8 +9,8 @@ use cluster::NodeConfig;
 use net::{Entrance, PressureLimits, ProxyProtocol, Tls, WebSocketRules};
 
 use crate::config::{
-    ByteSize, CertificateUser, Config, Inherited, Listener, MqttListener, Proxy, SharedStrategy, SubProtocol,
-    TimeSpan, Transport, Versions,
+    ByteSize, CertificateUser, Config, DeniedPublish, Inherited, Listener, MqttListener, Proxy,
+    SharedStrategy, SubProtocol, TimeSpan, Transport, Versions,
 };
 
 pub(super) fn core_count(config: &Config) -> usize {
@@ -136,6 +136,7 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
         // The loader has refused what cannot be read.
         rewrites: settings.rewrite.iter().filter_map(|line| line.parse().ok()).collect(),
         auto_subscribe: settings.auto_subscribe.iter().filter_map(|line| line.parse().ok()).collect(),
+        disconnects_denied: settings.denied_publish == DeniedPublish::Disconnect,
         shared_strategy: match settings.shared_strategy {
             SharedStrategy::RoundRobin => Strategy::RoundRobin,
             SharedStrategy::LeastInFlight => Strategy::LeastInFlight,
@@ -144,6 +145,7 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
             SharedStrategy::HashPublisher => Strategy::HashPublisher,
             SharedStrategy::LocalFirst => Strategy::LocalFirst,
         },
+        ..mqtt::MqttConfig::default()
     }
 }
 

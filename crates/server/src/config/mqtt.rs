@@ -56,8 +56,28 @@ section! {
         pub max_messages_per_second: u32,
         /// Bytes per second that one client may send; above, it is not read for a while.
         pub max_bytes_per_second: Option<ByteSize>,
+        /// Connects of one client id within `mqtt.flapping_window` that are in order. With one more it is banned for
+        /// `mqtt.flapping_ban`, on all nodes. 15 is a number to begin with.
+        pub flapping_connects: Option<u32>,
+        /// The time in which connects are counted, from the first of them on.
+        pub flapping_window: TimeSpan,
+        /// How long a client that flaps is kept out.
+        pub flapping_ban: TimeSpan,
         /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
         pub shared_strategy: SharedStrategy,
+        /// What becomes of a client that publishes what it may not. With `ignore`, MQTT 5.0 clients are told for QoS 1 and 2, and
+        /// older ones, which cannot be told, are answered as if it had been stored.
+        pub denied_publish: DeniedPublish,
+    }
+}
+
+choice! {
+    /// What becomes of a client that publishes what it may not.
+    pub enum DeniedPublish: "\"ignore\" or \"disconnect\"" {
+        /// It stays.
+        Ignore = "ignore",
+        /// It is disconnected.
+        Disconnect = "disconnect",
     }
 }
 
@@ -107,6 +127,7 @@ impl Default for Mqtt {
             connect_timeout: TimeSpan::seconds(10),
             max_keep_alive: None,
             shared_strategy: SharedStrategy::RoundRobin,
+            denied_publish: DeniedPublish::Ignore,
             server_keep_alive: TimeSpan::seconds(0),
             max_topic_alias: 32,
             response_information: String::new(),
@@ -115,6 +136,9 @@ impl Default for Mqtt {
             auto_subscribe: Vec::new(),
             max_messages_per_second: 0,
             max_bytes_per_second: None,
+            flapping_connects: None,
+            flapping_window: TimeSpan::seconds(60),
+            flapping_ban: TimeSpan::seconds(300),
         }
     }
 }
@@ -144,6 +168,7 @@ impl Mqtt {
             ("max_connections", self.max_connections),
             ("max_accepts_per_second", self.max_accepts_per_second),
             ("total_messages_per_second", self.total_messages_per_second),
+            ("flapping_connects", self.flapping_connects),
         ];
         for (key, _) in counts.into_iter().filter(|(_, value)| *value == Some(0)) {
             fault(key, "must be at least 1".to_owned());
@@ -164,6 +189,11 @@ impl Mqtt {
         for line in &self.auto_subscribe {
             if let Err(error) = line.parse::<mqtt::AutoSubscribe>() {
                 fault("auto_subscribe", format!("has a subscription that is not valid, {line:?}: {error}"));
+            }
+        }
+        for (key, span) in [("flapping_window", self.flapping_window), ("flapping_ban", self.flapping_ban)] {
+            if span < TimeSpan::seconds(1) {
+                fault(key, "must be at least 1s".to_owned());
             }
         }
         if self.connect_timeout < TimeSpan::millis(1) {

@@ -1,0 +1,76 @@
+//! Access control of the process: who is asked, and what is stored.
+
+use std::sync::Arc;
+
+use auth::{Access, Flapping, FlappingLimits, Follower, Host, Link, Passwords, Policy, store_ban};
+use broker::Offload;
+use meta::{MetaStore, Resources};
+use rt::{Clock, Rng, SystemClock};
+use tracing::{info, warn};
+
+use super::{StartError, runtime};
+use crate::config::{Config, Unmatched};
+
+/// Access control, and what keeps it up to date.
+pub(super) struct Opened {
+    pub(super) access: Access,
+    pub(super) follower: Follower,
+}
+
+/// What the process gives to it.
+pub(super) struct Given {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) rng: Arc<dyn Rng>,
+    /// Where passwords are compared.
+    pub(super) offload: Offload,
+    /// How many of them at a time.
+    pub(super) at_once: usize,
+}
+
+/// Counts connects of MQTT clients, and bans those that flap; none if nobody is to be.
+pub(super) fn flapping(config: &Config, store: Arc<dyn MetaStore>) -> Option<mqtt::Connects> {
+    let settings = &config.mqtt;
+    let limits = FlappingLimits {
+        connects_max: settings.flapping_connects?,
+        window: settings.flapping_window.duration(),
+        ban: settings.flapping_ban.duration(),
+    };
+    let (flapping, resources, clock) = (Flapping::new(limits), Resources::new(store), SystemClock::new());
+    Some(mqtt::Connects::new(move |tenant, client| {
+        let now_ms = clock.wall_ms();
+        let Some(ban) = flapping.note(tenant, client, now_ms) else { return };
+        info!(client, ban = ban.id, "a client flaps and is banned");
+        let resources = resources.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = store_ban(&resources, &ban, now_ms).await {
+                warn!(err = %error, "a ban could not be stored");
+            }
+        });
+    }))
+}
+
+/// Reads users, permissions and bans.
+pub(super) fn open(config: &Config, store: Arc<dyn MetaStore>, given: Given) -> Result<Opened, StartError> {
+    let settings = &config.auth;
+    let policy = Policy {
+        anonymous_on_loopback: settings.anonymous_on_loopback,
+        allow_unmatched: settings.unmatched == Unmatched::Allow,
+        provider_timeout: settings.provider_timeout.duration(),
+    };
+    let passwords = Passwords::new(given.offload, given.at_once, Arc::clone(&given.rng));
+    let chain = settings.chain.iter().filter_map(|name| match name.as_str() {
+        "users" => Some(Link::Users),
+        "certificate" => Some(Link::Certificate),
+        // Refused with the settings.
+        _ => None,
+    });
+    let host = Host { clock: given.clock, rng: given.rng, passwords };
+    let opened = runtime().map_err(StartError::system("make a runtime"))?.block_on(Access::open(
+        store,
+        chain.collect(),
+        policy,
+        host,
+    ));
+    let (access, follower) = opened.map_err(StartError::Access)?;
+    Ok(Opened { access, follower })
+}
