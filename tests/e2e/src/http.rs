@@ -16,7 +16,7 @@ pub fn ask(address: SocketAddr, (method, path): (&str, &str), headers: &str, bod
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     let len = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).expect("the request is taken");
     let mut answer = String::new();

@@ -53,6 +53,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        // A page in somebody's browser cannot send this type to another host without asking first, and is not answered then.
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_none_or(|kind| kind.split(';').next().map(str::trim) != Some("application/json")) {
+            let detail = "Content-Type has to be application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(|refused| Problem::new(refused.status(), refused.body_text()))?;
         read(&body).map(Given)

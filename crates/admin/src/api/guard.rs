@@ -26,7 +26,8 @@ impl Operator {
     /// Decides by the request's `Authorization`.
     pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<Self, Problem> {
         let (user, password) = match headers.get(header::AUTHORIZATION) {
-            None => (None, None),
+            None if is_of_this_machine(headers) => (None, None),
+            None => return Err(refused("without a user, ask for localhost or a loopback address")),
             Some(value) => {
                 let (user, password) = basic(value.as_bytes())
                     .ok_or_else(|| refused("Authorization has to be Basic, with a user and a password"))?;
@@ -74,6 +75,17 @@ impl Operator {
     }
 }
 
+/// Whether the client meant this machine. A page in a browser may have had its own name point here, and is taken for the same
+/// origin then.
+fn is_of_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn refused(detail: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, detail)
 }
@@ -92,6 +104,24 @@ fn basic(value: &[u8]) -> Option<(Arc<str>, Secret)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_need_no_user() {
+        for (host, is_ours) in [
+            ("localhost", true),
+            ("localhost:58080", true),
+            ("127.0.0.1:58080", true),
+            ("[::1]:58080", true),
+            ("evil.example:58080", false),
+            ("127.0.0.1.evil.example", false),
+            ("10.0.0.1", false),
+            ("", false),
+        ] {
+            let value = axum::http::HeaderValue::from_static(host);
+            assert_eq!(is_of_this_machine(&HeaderMap::from_iter([(header::HOST, value)])), is_ours, "{host}");
+        }
+        assert!(!is_of_this_machine(&HeaderMap::new()));
+    }
 
     #[test]
     fn basic_is_read_and_nothing_else() {

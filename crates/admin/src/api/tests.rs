@@ -65,7 +65,7 @@ impl Client {
         let len = body.len();
         let request = format!(
             "{method} /api/v1{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-             Content-Length: {len}\r\n{headers}\r\n{body}"
+             Content-Type: application/json\r\nContent-Length: {len}\r\n{headers}\r\n{body}"
         );
         // One that is too long is answered before all of it is read.
         let _ = stream.write_all(request.as_bytes()).await;
