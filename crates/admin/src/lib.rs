@@ -1,8 +1,10 @@
-//! HTTP for people and machines that run the broker: health and metrics. It reads the broker's counters and knows
-//! no protocol.
+//! HTTP for people and machines that run the broker: health, metrics, and `/api/v1`, by which operators change who may do
+//! what. It reads the broker's counters, writes resources of other crates, and knows no protocol.
 
+mod api;
 mod metrics;
 mod serve;
 
+pub use api::Api;
 pub use metrics::ReadSamples;
 pub use serve::{Admin, ServeError};

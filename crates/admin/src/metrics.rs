@@ -3,8 +3,10 @@
 use std::fmt::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use broker::{Sample, Shared};
+use net::Pressure;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -15,9 +17,9 @@ use prometheus_client::registry::{Registry, Unit};
 /// Reads what is counted above the broker. Called for each request; must not block.
 pub type ReadSamples = Arc<dyn Fn() -> Vec<Sample> + Send + Sync>;
 
-pub(crate) fn registry(broker: Arc<Shared>, fronts: ReadSamples) -> Registry {
+pub(crate) fn registry(broker: Arc<Shared>, pressure: Arc<Pressure>, fronts: ReadSamples) -> Registry {
     let mut registry = Registry::with_prefix("robustmq");
-    registry.register_collector(Box::new(Node { broker }));
+    registry.register_collector(Box::new(Node { broker, pressure }));
     registry.register_collector(Box::new(Fronts { read: fronts }));
     registry
 }
@@ -63,6 +65,7 @@ fn put(sample: &Sample, encoder: &mut MetricEncoder<'_>) -> Result<(), Error> {
 
 struct Node {
     broker: Arc<Shared>,
+    pressure: Arc<Pressure>,
 }
 
 impl std::fmt::Debug for Node {
@@ -84,6 +87,11 @@ impl Collector for Node {
             ),
             ("deliveries", "Batches handed to subscribers", counters.deliveries.load(Ordering::Relaxed)),
             ("topics_created", "Topics made by first use", counters.topics_created.load(Ordering::Relaxed)),
+            (
+                "overload_refusals",
+                "Connections refused because the node had too much to bear",
+                self.pressure.refused(),
+            ),
             ("journal_frames", "Frames written to the journal", journal.frames),
             ("journal_syncs", "Syncs of the journal", journal.syncs),
         ] {
@@ -94,13 +102,26 @@ impl Collector for Node {
         let kind = written.metric_type();
         let help = "Bytes written to the journal, padding included";
         written.encode(encoder.encode_descriptor("journal_written", help, Some(&Unit::Bytes), kind)?)?;
-        let held = ConstGauge::new(i64::try_from(self.broker.journal_bytes()).unwrap_or(i64::MAX));
-        let help = "Bytes of journal files";
-        held.encode(encoder.encode_descriptor(
-            "journal_size",
-            help,
-            Some(&Unit::Bytes),
-            held.metric_type(),
-        )?)
+        let level = self.pressure.level(Instant::now()) as u64;
+        let help = "0 normal, 1 new connections are refused, 2 publishers are slowed, too";
+        gauge(&mut encoder, ("overload_level", help, None), level)?;
+        let backlog = counters.backlog_bytes.load(Ordering::Relaxed);
+        let help = "Bytes that are published and not decided";
+        gauge(&mut encoder, ("backlog", help, Some(&Unit::Bytes)), backlog)?;
+        gauge(
+            &mut encoder,
+            ("journal_size", "Bytes of journal files", Some(&Unit::Bytes)),
+            self.broker.journal_bytes(),
+        )
     }
+}
+
+/// A value that also falls, with its name, help and unit.
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit): (&str, &str, Option<&Unit>),
+    value: u64,
+) -> Result<(), Error> {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
 }

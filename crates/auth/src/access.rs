@@ -18,6 +18,7 @@ use crate::grant::Grant;
 use crate::password::PasswordHash;
 use crate::passwords::Passwords;
 use crate::principal::{Identity, Principal};
+use crate::resources::User;
 use crate::scram::{Mechanism, ScramServer, StoredKeys, Verified};
 use crate::tables::{Tables, TenantView};
 
@@ -252,6 +253,17 @@ impl Access {
     /// [`Refusal::Unavailable`] if too many comparisons wait.
     pub async fn hash_password(&self, password: &[u8]) -> Result<PasswordHash, Refusal> {
         self.shared.host.passwords.hash(password.to_vec()).await.map_err(|_| Refusal::Unavailable)
+    }
+
+    /// The user with a new password, by which it logs in plainly and by SCRAM. Derived off this thread; nothing is stored.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] if too many comparisons wait.
+    pub async fn set_password(&self, user: User, password: &[u8]) -> Result<User, Refusal> {
+        let derived = self.shared.host.passwords.derive(password.to_vec()).await;
+        let (hash, sha_256, sha_512) = derived.map_err(|_| Refusal::Unavailable)?;
+        let user = user.with_password(&hash);
+        Ok(User { scram_sha_256: Some(sha_256), scram_sha_512: Some(sha_512), ..user })
     }
 
     /// The rule that decides a question, as its permission's id, and the decision. For operators.

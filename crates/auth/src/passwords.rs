@@ -6,6 +6,7 @@ use rt::Rng;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::password::PasswordHash;
+use crate::scram::{Mechanism, StoredKeys};
 
 /// Runs work somewhere else than on the calling thread. It need not be bounded: the caller is.
 pub type Offload = Arc<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
@@ -74,6 +75,22 @@ impl Passwords {
     pub(crate) async fn hash(&self, password: Vec<u8>) -> Result<PasswordHash, Busy> {
         let rng = self.desk.rng.clone();
         self.run(move || PasswordHash::argon2id(&password, &*rng)).await
+    }
+
+    /// All that a user is compared by with a new password: its hash, and its keys of both SCRAM mechanisms.
+    pub(crate) async fn derive(
+        &self,
+        password: Vec<u8>,
+    ) -> Result<(PasswordHash, StoredKeys, StoredKeys), Busy> {
+        let rng = self.desk.rng.clone();
+        self.run(move || {
+            (
+                PasswordHash::argon2id(&password, &*rng),
+                StoredKeys::derive(Mechanism::Sha256, &password, &*rng),
+                StoredKeys::derive(Mechanism::Sha512, &password, &*rng),
+            )
+        })
+        .await
     }
 
     /// Runs one piece of work off this thread. If the caller goes away while it waits, the work is not done; if it runs

@@ -42,6 +42,8 @@ struct Inner {
     groups: Vec<Group>,
     mailbox: Arc<CoreMailbox>,
     outbox: SharedOutbox,
+    /// What the node was told of the outbox's backlog.
+    backlog: Cell<u64>,
     subscribers: RefCell<AHashMap<u64, Rc<SubscriberState>>>,
     next_subscriber: Cell<u64>,
     cache: RefCell<MatchCache>,
@@ -68,6 +70,7 @@ impl Core {
             groups,
             mailbox,
             outbox,
+            backlog: Cell::new(0),
             subscribers: RefCell::default(),
             next_subscriber: Cell::new(1),
             cache: RefCell::default(),
@@ -135,7 +138,15 @@ impl Core {
     }
 
     fn flush(&self) {
-        let live = self.inner.outbox.borrow_mut().flush();
+        let (live, backlog) = {
+            let mut outbox = self.inner.outbox.borrow_mut();
+            (outbox.flush(), outbox.backlog() as u64)
+        };
+        let told = self.inner.backlog.replace(backlog);
+        if told != backlog {
+            // What it is less is added as what it wraps to.
+            Counters::add(&self.inner.shared.counters.backlog_bytes, backlog.wrapping_sub(told));
+        }
         let cores = self.inner.shared.mailboxes.len();
         for batch in live {
             let addressed =

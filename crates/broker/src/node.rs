@@ -197,6 +197,8 @@ pub struct Counters {
     pub deliveries: AtomicU64,
     /// Topics made by first use.
     pub topics_created: AtomicU64,
+    /// Bytes that are published and not decided, of all cores. The only one that also falls.
+    pub backlog_bytes: AtomicU64,
 }
 
 impl Counters {

@@ -114,6 +114,8 @@ impl Linger {
 
 struct Flight {
     lane: usize,
+    /// Bytes of its batches.
+    bytes: usize,
     waiters: Vec<Vec<Waiter>>,
 }
 
@@ -129,6 +131,8 @@ pub(crate) struct Outbox {
     order: Vec<(ShardId, bool)>,
     lanes: Vec<Lane>,
     flights: Slab<Flight>,
+    /// Bytes of batches that are sealed and not decided.
+    backlog: usize,
     /// Wall-clock ms of this turn.
     turn_ms: i64,
     requested: bool,
@@ -153,6 +157,7 @@ impl Outbox {
             order: Vec::new(),
             lanes: groups.iter().map(lane).collect(),
             flights: Slab::new(),
+            backlog: 0,
             turn_ms: 0,
             requested: false,
             waker: None,
@@ -219,6 +224,7 @@ impl Outbox {
         };
         match self.lanes.iter_mut().find(|lane| lane.group.id() == shard.home()) {
             Some(lane) => {
+                self.backlog += sealed.append.batch.len();
                 lane.sealed.push(sealed);
                 self.request();
             }
@@ -244,6 +250,11 @@ impl Outbox {
         std::mem::take(&mut self.live)
     }
 
+    /// Bytes of batches that are sealed and not decided.
+    pub(crate) fn backlog(&self) -> usize {
+        self.backlog
+    }
+
     /// When something that lingers has to be flushed.
     pub(crate) fn lingers_until(&self) -> Option<Instant> {
         self.lanes.iter().filter_map(|lane| lane.linger.until).min()
@@ -260,6 +271,7 @@ impl Outbox {
     pub(crate) fn decided(&mut self, flight: usize, outcome: &Result<Reply, SubmitError>) {
         let Some(flight) = self.flights.try_remove(flight) else { return };
         self.lanes[flight.lane].flights -= 1;
+        self.backlog -= flight.bytes;
         for (i, waiters) in flight.waiters.into_iter().enumerate() {
             let result = match outcome {
                 Ok(reply) => reply.appends.get(i).copied().ok_or(ErrorKind::Internal),
@@ -291,7 +303,10 @@ impl Outbox {
         let may_linger = is_live && open.rows.is_empty();
         let sealed = Sealed { append, waiters: open.waiters, rows: open.rows, may_linger };
         match self.lanes.iter_mut().find(|lane| lane.group.id() == open.shard.home()) {
-            Some(lane) => lane.sealed.push(sealed),
+            Some(lane) => {
+                self.backlog += sealed.append.batch.len();
+                lane.sealed.push(sealed);
+            }
             None => sealed.waiters.into_iter().for_each(|waiter| waiter.tell(&Err(ErrorKind::NotFound))),
         }
     }
@@ -318,7 +333,9 @@ impl Outbox {
             let mut command = Command::default();
             let mut waiters = Vec::with_capacity(count);
             let mut rows = Vec::new();
+            let mut bytes = 0;
             for sealed in lane.sealed.drain(..count) {
+                bytes += sealed.append.batch.len();
                 command.appends.push(sealed.append);
                 waiters.push(sealed.waiters);
                 rows.extend(sealed.rows);
@@ -328,7 +345,7 @@ impl Outbox {
                 command.rows = Some(kv::Command { operations });
             }
             lane.flights += 1;
-            let flight = self.flights.insert(Flight { lane: index, waiters });
+            let flight = self.flights.insert(Flight { lane: index, bytes, waiters });
             let mailbox = Arc::clone(&self.mailbox);
             lane.group.submit(
                 command,

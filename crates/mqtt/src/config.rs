@@ -9,10 +9,36 @@ use crate::rewrite::Rewrite;
 use crate::template::Template;
 use broker::Strategy;
 use broker::access::Listener;
+use wire::mqtt::Version;
+
+/// Versions of the protocol that are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Versions {
+    /// All that there are.
+    #[default]
+    All,
+    /// 3.1 and 3.1.1.
+    Three,
+    /// 5.0.
+    Five,
+}
+
+impl Versions {
+    /// Whether a client of this version is served.
+    pub(crate) fn serve(self, version: Version) -> bool {
+        match self {
+            Versions::All => true,
+            Versions::Three => version != Version::V5,
+            Versions::Five => version == Version::V5,
+        }
+    }
+}
 
 /// Limits of the MQTT front.
 #[derive(Debug, Clone)]
 pub struct MqttConfig {
+    /// Versions of the protocol that are served; clients of another one are told that theirs is not.
+    pub versions: Versions,
     /// Largest packet that a client may send, in bytes, fixed header included. Told to 5.0 clients; a larger packet is
     /// refused from its header [MQTT-3.2.2-15].
     pub packet_bytes_max: u32,
@@ -60,6 +86,7 @@ pub struct MqttConfig {
 impl Default for MqttConfig {
     fn default() -> Self {
         Self {
+            versions: Versions::All,
             packet_bytes_max: 9 << 20,
             receive_maximum: const { NonZeroU16::new(1024).expect("not zero") },
             in_flight_max: const { NonZeroU16::new(1024).expect("not zero") },

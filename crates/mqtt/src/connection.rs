@@ -191,8 +191,8 @@ impl<B: Broker> Connection<B> {
                 return Err(Close::fault(disconnect_reason(kind)));
             }
             Told::RightsChanged => return self.check_standing(),
-            // Only a connection that is not accepted yet waits for this.
-            Told::Claimed(_) => {}
+            // Only a connection that is not accepted yet hears these.
+            Told::Claimed(_) | Told::TurnedAway => {}
         }
         Ok(())
     }
@@ -242,6 +242,17 @@ impl<B: Broker> Connection<B> {
             && pace.take(bytes, is_publish, now)
         {
             self.shared.metrics.pauses.add(1);
+        }
+    }
+
+    /// The end of a turn in which it was read: a publisher gives the node time if that needs some.
+    #[inline]
+    pub(crate) fn ease(&mut self, now: Instant) {
+        if let Some(incoming) = &self.incoming
+            && incoming.publisher.in_flight_bytes() != 0
+            && let Some(until) = self.shared.protection.pause_of_publisher(now)
+        {
+            self.pace.get_or_insert_default().pause(until);
         }
     }
 

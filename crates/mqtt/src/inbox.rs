@@ -40,6 +40,8 @@ pub(crate) enum Told {
     Retained(Box<RetainedPage>),
     /// Rows of exclusive subscriptions were asked for.
     Exclusive(Result<Grant, ErrorKind>),
+    /// It took too long to say CONNECT, and others wait for its place.
+    TurnedAway,
     /// Records to be sent again to a session that came back.
     Loaded(Result<Vec<Loaded>, ErrorKind>),
 }

@@ -20,6 +20,7 @@ mod metrics;
 mod observe;
 mod outgoing;
 mod pace;
+mod protection;
 mod rewrite;
 mod rights;
 mod saver;
@@ -31,14 +32,15 @@ mod will;
 mod window;
 
 pub use auto::{AutoSubscribe, AutoSubscribeError};
-pub use config::MqttConfig;
+pub use config::{MqttConfig, Versions};
 pub use inbox::Event;
 pub use metrics::Metrics;
 pub use observe::{
     Happening, HistoryEvent, Observatory, ObserveConfig, SlowConfig, SlowSubscription, TopicMetricError,
     TopicReading,
 };
-pub use pace::RateLimit;
+pub use pace::{ListenerPace, RateLimit};
+pub use protection::{Connects, Protection, Unwelcome};
 pub use rewrite::{Rewrite, RewriteAction, RewriteError};
 pub use session::{Front, Session};
 pub use template::{Template, TemplateError};

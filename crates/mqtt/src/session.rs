@@ -14,10 +14,10 @@ use std::time::Instant;
 use broker::Broker;
 use bytes::{Buf, BytesMut};
 use model::TenantId;
-use net::{Closed, Mailbox, Turn};
+use net::{Arrival, Closed, Mailbox, Turn};
 use slab::Slab;
 use tracing::debug;
-use wire::mqtt::{Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode, Version};
+use wire::mqtt::{Connect, Decoded, Decoder, Expect, Packet, Peer, PropertiesBuf, ReasonCode, Version};
 
 use crate::config::MqttConfig;
 use crate::connection::{Close, Connection};
@@ -27,6 +27,7 @@ use crate::handlers::connect::{self, Opening};
 use crate::inbox::{Event, Inbox, Told};
 use crate::metrics::{Metrics, PacketType};
 use crate::observe::{Departure, Observatory, Presence};
+use crate::protection::{Newcomer, Protection, Unwelcome};
 use crate::will;
 
 /// Output above which a connection is no longer read. Deliveries stop long before; what is left is answers to a client that
@@ -44,6 +45,7 @@ pub struct Front<B: Broker> {
 /// What the connections of one core share.
 pub(crate) struct Shared<B: Broker> {
     pub(crate) config: MqttConfig,
+    pub(crate) protection: Protection,
     pub(crate) broker: B,
     pub(crate) tenant: TenantId,
     pub(crate) metrics: Arc<Metrics>,
@@ -70,13 +72,14 @@ impl<B: Broker> Shared<B> {
 impl<B: Broker> Front<B> {
     /// The front of one core, in the default tenant. To be used on that core's `LocalSet`. It is observed alone.
     pub fn new(config: MqttConfig, broker: B) -> Self {
-        Self::observed(config, broker, &Observatory::default())
+        Self::among(config, broker, &Observatory::default(), Protection::default())
     }
 
-    /// The same, with what all fronts of a node share.
-    pub fn observed(config: MqttConfig, broker: B, observatory: &Observatory) -> Self {
+    /// The same, with what all fronts of a node share, and what the fronts of the listener share on all cores.
+    pub fn among(config: MqttConfig, broker: B, observatory: &Observatory, protection: Protection) -> Self {
         let shared = Shared {
             config,
+            protection,
             broker,
             tenant: TenantId::default(),
             metrics: observatory.add_front(),
@@ -110,16 +113,35 @@ impl<B: Broker> Front<B> {
 
     /// A new connection, for [`net::drive`].
     pub fn session(&self, peer: net::Peer) -> (Session<B>, Mailbox<Event>) {
+        self.receive(peer, None, None)
+    }
+
+    /// The same for one that has a place among those who arrive, and for one that only comes in to hear that there is no
+    /// room.
+    pub fn receive(
+        &self,
+        peer: net::Peer,
+        arrival: Option<Arrival>,
+        unwelcome: Option<Unwelcome>,
+    ) -> (Session<B>, Mailbox<Event>) {
         let mailbox = Mailbox::new();
-        let inbox = Inbox::new(mailbox.clone());
+        if let Some(arrival) = &arrival {
+            let mailbox = mailbox.clone();
+            arrival.when_turned_away(move || {
+                // One that is gone needs no telling.
+                let _ = mailbox.post(Event(Told::TurnedAway));
+            });
+        }
+        let newcomer = Newcomer { arrival, unwelcome };
+        let timeout = newcomer.connect_timeout(self.shared.config.connect_timeout);
         let session = Session {
             shared: Rc::clone(&self.shared),
-            inbox,
+            inbox: Inbox::new(mailbox.clone()),
             peer: Rc::new(peer),
             presence: None,
-            phase: Phase::New,
+            phase: Phase::New(Box::new(newcomer)),
             // The driver's clock is tokio's as well.
-            connect_by: tokio::time::Instant::now().into_std() + self.shared.config.connect_timeout,
+            connect_by: tokio::time::Instant::now().into_std() + timeout,
             choked: false,
         };
         (session, mailbox)
@@ -145,7 +167,7 @@ pub struct Session<B: Broker> {
 }
 
 enum Phase<B: Broker> {
-    New,
+    New(Box<Newcomer>),
     /// The client proves who it is, packet by packet.
     Proving(Box<Proving>),
     Claiming(Box<Opening>),
@@ -169,6 +191,9 @@ impl<B: Broker> net::Session for Session<B> {
             }
         }
         input.advance(at);
+        if let Phase::Open(connection) = &mut self.phase {
+            connection.ease(turn.now);
+        }
         self.shared.metrics.bytes_in.add(at as u64);
         self.finish(unwritten, turn);
     }
@@ -181,8 +206,12 @@ impl<B: Broker> net::Session for Session<B> {
                 let handled = connection.handle_told(told, turn);
                 self.end_if(handled, turn);
             }
+            (Told::TurnedAway, Phase::New(_)) => {
+                debug!(peer = %self.peer, "no CONNECT came, and others wait");
+                self.drop_unanswered(turn);
+            }
             // The connection is on its way out.
-            (_, Phase::New | Phase::Proving(_) | Phase::Claiming(_) | Phase::Closed) => {}
+            (_, Phase::New(_) | Phase::Proving(_) | Phase::Claiming(_) | Phase::Closed) => {}
         }
         self.finish(unwritten, turn);
     }
@@ -190,10 +219,9 @@ impl<B: Broker> net::Session for Session<B> {
     fn handle_deadline(&mut self, turn: &mut Turn<'_>) {
         let unwritten = turn.output.len();
         match &mut self.phase {
-            Phase::New | Phase::Proving(_) => {
+            Phase::New(_) | Phase::Proving(_) => {
                 debug!(peer = %self.peer, "no CONNECT came in time, or no proof");
-                self.phase = Phase::Closed;
-                turn.close();
+                self.drop_unanswered(turn);
             }
             Phase::Open(connection) => {
                 if self.choked {
@@ -234,7 +262,7 @@ impl<B: Broker> net::Session for Session<B> {
 
     fn deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::New | Phase::Proving(_) => Some(self.connect_by),
+            Phase::New(_) | Phase::Proving(_) => Some(self.connect_by),
             Phase::Open(connection) => connection.deadline(),
             Phase::Claiming(_) | Phase::Closed => None,
         }
@@ -242,7 +270,7 @@ impl<B: Broker> net::Session for Session<B> {
 
     fn wants_input(&self) -> bool {
         match &self.phase {
-            Phase::New | Phase::Proving(_) => true,
+            Phase::New(_) | Phase::Proving(_) => true,
             Phase::Open(connection) => !self.choked && connection.wants_input(),
             Phase::Claiming(_) | Phase::Closed => false,
         }
@@ -258,7 +286,7 @@ impl<B: Broker> Session<B> {
         let connection = match &mut self.phase {
             Phase::Open(connection) => connection,
             Phase::Proving(_) => return self.handle_proof(bytes, turn),
-            Phase::New | Phase::Claiming(_) | Phase::Closed => return self.handle_first(bytes, turn),
+            Phase::New(_) | Phase::Claiming(_) | Phase::Closed => return self.handle_first(bytes, turn),
         };
         let decoder = Decoder { expect: Expect::FromClient(connection.peer.version), packet_size_max };
         match decoder.decode(bytes) {
@@ -293,8 +321,12 @@ impl<B: Broker> Session<B> {
                 self.shared.metrics.note_received(bytes, len, false);
                 let now = self.shared.broker.wall_ms();
                 self.presence = Some(Box::new(Presence::new(&self.peer, &packet, now)));
-                let opening = Opening::of(&self.shared, &packet, &self.peer);
-                match opening.and_then(|opening| Proving::begin(opening, &packet, &self.shared)) {
+                let step = match self.refusal(&packet) {
+                    Some(reason) => Err(reason),
+                    None => Opening::of(&self.shared, &packet, &self.peer)
+                        .and_then(|opening| Proving::begin(opening, &packet, &self.shared)),
+                };
+                match step {
                     Ok(step) => self.go_on(step, turn),
                     Err(reason) => {
                         self.note_refused(packet.client_id, reason);
@@ -321,6 +353,19 @@ impl<B: Broker> Session<B> {
                 None
             }
         }
+    }
+
+    /// Why a CONNECT is refused before it is looked at. It has got to the point, and makes room for others who arrive.
+    fn refusal(&mut self, packet: &Connect<'_>) -> Option<ReasonCode> {
+        let Phase::New(newcomer) = &mut self.phase else { return None };
+        newcomer.arrival = None;
+        let shared = &self.shared;
+        if let Some(connects) = &shared.protection.connects
+            && !packet.client_id.is_empty()
+        {
+            connects.note(&shared.tenant, packet.client_id);
+        }
+        newcomer.refusal(packet.version, shared.config.versions)
     }
 
     /// Between CONNECT and CONNACK there is nothing but AUTH (section 4.12), or a good-bye.

@@ -4,11 +4,12 @@
 //! An idle connection holds no buffer: reading borrows the core's scratch buffer ([`CoreIo`]), and only the
 //! beginning of a packet whose rest has not come yet is kept with the connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,17 @@ use tokio::time::Sleep;
 use crate::io::Io;
 use crate::mailbox::Mailbox;
 use crate::output::Output;
+use crate::pressure::Pressure;
 use crate::session::{Closed, Session, Turn};
 
 /// Bytes that one read takes at most: enough to batch, small enough that no connection starves the others.
 const READ_MAX: usize = 256 * 1024;
 /// Events handled in one turn before the output is written.
 const EVENTS_PER_TURN: usize = 256;
+/// How often a core measures how long its rounds take.
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// A measurement that has not come to an end after this was lost with its task.
+const PROBE_REST: Duration = Duration::from_secs(60);
 /// How long a closing connection may take to accept what is left for it.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -33,6 +39,14 @@ pub struct CoreIo {
     scratch: Scratch,
     /// For what a layer reads and does not hand on as it is.
     pub(crate) sealed: Scratch,
+    probe: Option<Rc<Probe>>,
+}
+
+/// Measures now and then, while the core is busy, how long a round of its work takes.
+struct Probe {
+    pressure: Arc<Pressure>,
+    /// Before this nothing is measured.
+    next: Cell<Instant>,
 }
 
 /// A buffer that is lent for the time of a call.
@@ -44,6 +58,22 @@ impl CoreIo {
         Self::default()
     }
 
+    /// The same for a core that tells the node how long its rounds take.
+    pub fn watched(pressure: Arc<Pressure>) -> Self {
+        let next = Cell::new(Instant::now());
+        Self { probe: Some(Rc::new(Probe { pressure, next })), ..Self::default() }
+    }
+
+    /// A connection was read from at `now`. To be called on the core's `LocalSet`.
+    #[inline]
+    fn note_busy(&self, now: Instant) {
+        if let Some(probe) = &self.probe
+            && now >= probe.next.get()
+        {
+            probe.measure(now);
+        }
+    }
+
     fn take(&self) -> BytesMut {
         let mut scratch = std::mem::take(&mut *self.scratch.borrow_mut());
         scratch.reserve(READ_MAX);
@@ -52,6 +82,21 @@ impl CoreIo {
 
     fn give_back(&self, scratch: BytesMut) {
         *self.scratch.borrow_mut() = scratch;
+    }
+}
+
+impl Probe {
+    /// What is spawned now runs when everything that is ready has had its turn.
+    #[cold]
+    fn measure(self: &Rc<Self>, now: Instant) {
+        let probe = Rc::clone(self);
+        // One at a time: the next one comes after this one has run.
+        probe.next.set(now + PROBE_REST);
+        tokio::task::spawn_local(async move {
+            let ended = tokio::time::Instant::now().into_std();
+            probe.pressure.note_delay(ended.saturating_duration_since(now), ended);
+            probe.next.set(ended + PROBE_INTERVAL);
+        });
     }
 }
 
@@ -192,6 +237,7 @@ impl<S: Session, I: Io> Connection<S, I> {
             self.partial = buffer;
         }
         if ready.read && !self.closing && !self.held {
+            self.core.note_busy(now);
             match self.read(now) {
                 Ok(()) => {}
                 Err(closed) => {

@@ -4,6 +4,7 @@
 //! Invariant: this crate does not know a protocol. A front gives it a [`Session`] (sans-IO), it gives the
 //! session bytes, events and time, and writes what the session leaves in the [`Output`].
 
+mod arrivals;
 mod driver;
 mod entrance;
 mod io;
@@ -11,6 +12,7 @@ mod listen;
 mod mailbox;
 mod output;
 mod peer;
+mod pressure;
 mod proxy;
 #[cfg(feature = "quic")]
 mod quic;
@@ -20,13 +22,15 @@ mod tls;
 mod unix;
 mod websocket;
 
+pub use arrivals::{Arrival, Arrivals};
 pub use driver::{CoreIo, drive};
 pub use entrance::{Entered, Entrance, Refused};
 pub use io::Io;
-pub use listen::{BindError, SharedListener, accept_loop, bind_udp};
+pub use listen::{BindError, Gate, SharedListener, accept_loop, bind_udp};
 pub use mailbox::Mailbox;
 pub use output::Output;
 pub use peer::{Address, CertificateName, CertificateUser, Peer, Transport};
+pub use pressure::{Level, Pressure, PressureLimits, Shortage, Signals};
 pub use proxy::{ProxyError, ProxyHeader, ProxyProtocol};
 #[cfg(feature = "quic")]
 pub use quic::{QuicConnecting, accept_quic_loop};

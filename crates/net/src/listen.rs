@@ -12,10 +12,13 @@ use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
+use crate::arrivals::Arrivals;
 use crate::rate::AcceptRate;
 
 /// Connections that may wait to be accepted.
 pub(crate) const BACKLOG: i32 = 4096;
+/// Bound: connections that are accepted in a row before the core does something else.
+const ACCEPTS_PER_TURN: u32 = 64;
 /// How long accepting pauses when the process has no file descriptor left.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(50);
 
@@ -142,41 +145,76 @@ fn socket(address: SocketAddr, shared: bool) -> Result<StdListener, BindError> {
     bind().map_err(|source| system(address, source))
 }
 
-/// Accepts connections for ever and hands each to `serve`, no faster than `rate` lets them in. Errors of single
-/// connections are passed over; when the process is out of file descriptors, accepting pauses.
+/// What an acceptor waits for before it accepts. Who comes meanwhile waits in the kernel's queue.
+#[derive(Clone, Default)]
+pub struct Gate {
+    /// How fast the listener lets connections in.
+    pub rate: Option<Arc<AcceptRate>>,
+    /// Those of this core that have not got to the point yet.
+    pub arrivals: Option<Arrivals>,
+}
+
+impl Gate {
+    pub(crate) async fn room(&self) {
+        if let Some(arrivals) = &self.arrivals {
+            arrivals.room().await;
+        }
+    }
+
+    /// What was accepted, once it may go on.
+    pub(crate) async fn settle<T>(&self, accepted: io::Result<T>) -> Option<T> {
+        match accepted {
+            Ok(connection) => {
+                if let Some(rate) = &self.rate {
+                    rate.wait().await;
+                }
+                Some(connection)
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
+                warn!(err = %error, "out of file descriptors; accepting pauses");
+                tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// Lets the rest of the core have its turn after each [`ACCEPTS_PER_TURN`].
+#[derive(Default)]
+pub(crate) struct Turns(u32);
+
+impl Turns {
+    pub(crate) async fn accepted(&mut self) {
+        self.0 += 1;
+        if self.0 == ACCEPTS_PER_TURN {
+            self.0 = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Accepts connections for ever, as many as there are, and hands each to `serve`, as far as `gate` lets them in. Errors of
+/// single connections are passed over; when the process is out of file descriptors, accepting pauses.
 ///
 /// # Errors
 /// Only if the socket cannot be registered with the core's runtime.
 pub async fn accept_loop(
     socket: StdListener,
-    rate: Option<Arc<AcceptRate>>,
+    gate: Gate,
     mut serve: impl FnMut(TcpStream, SocketAddr),
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(socket)?;
+    let mut turns = Turns::default();
     loop {
+        gate.room().await;
+        // It waits only when the kernel's queue is empty.
         let accepted = listener.accept().await;
-        if let Some((stream, peer)) = settle(accepted, rate.as_deref()).await {
+        if let Some((stream, peer)) = gate.settle(accepted).await {
             // Our own output is coalesced; waiting for more only costs latency.
             let _ = stream.set_nodelay(true);
             serve(stream, peer);
+            turns.accepted().await;
         }
-    }
-}
-
-/// What was accepted, once it may go on.
-pub(crate) async fn settle<T>(accepted: io::Result<T>, rate: Option<&AcceptRate>) -> Option<T> {
-    match accepted {
-        Ok(connection) => {
-            if let Some(rate) = rate {
-                rate.wait().await;
-            }
-            Some(connection)
-        }
-        Err(error) if matches!(error.raw_os_error(), Some(23 | 24)) => {
-            warn!(err = %error, "out of file descriptors; accepting pauses");
-            tokio::time::sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
-            None
-        }
-        Err(_) => None,
     }
 }

@@ -19,8 +19,8 @@ use rustls::pki_types::CertificateDer;
 
 use crate::entrance::{Entered, Entrance, Refused};
 use crate::io::Io;
+use crate::listen::Gate;
 use crate::peer::{Address, CertificateName};
-use crate::rate::AcceptRate;
 use crate::tls::{Tls, certificate_name};
 
 /// The application protocol.
@@ -52,20 +52,22 @@ impl QuicConnecting {
 pub async fn accept_quic_loop(
     socket: UdpSocket,
     entrance: &Entrance,
-    rate: Option<Arc<AcceptRate>>,
+    gate: Gate,
     mut serve: impl FnMut(QuicConnecting),
 ) -> io::Result<()> {
     let tls = entrance.tls.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
     let mut current = Current::of(tls)?;
     let config = (*current.quic).clone();
     let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
-    while let Some(incoming) = endpoint.accept().await {
+    loop {
+        gate.room().await;
+        let Some(incoming) = endpoint.accept().await else { return Ok(()) };
         if endpoint.open_connections() > UNPROVEN_MAX && incoming.may_retry() {
             // It answers with what it is sent, if it is where it says.
             let _ = incoming.retry();
             continue;
         }
-        if let Some(rate) = &rate {
+        if let Some(rate) = &gate.rate {
             rate.wait().await;
         }
         if !Arc::ptr_eq(&current.tls, &tls.current()) {
@@ -73,7 +75,6 @@ pub async fn accept_quic_loop(
         }
         serve(QuicConnecting { incoming, config: Arc::clone(&current.quic) });
     }
-    Ok(())
 }
 
 /// What handshakes begin with, and the certificates that it was made of.

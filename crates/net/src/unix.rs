@@ -5,13 +5,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::listen::{BACKLOG, BindError, settle};
-use crate::rate::AcceptRate;
+use crate::listen::{BACKLOG, BindError, Gate, Turns};
 
 /// One unix socket, accepted from by every core. Its file is removed when this is dropped, unless another process has put
 /// its own there.
@@ -93,14 +91,17 @@ fn clear(path: &Path) -> Result<(), BindError> {
 /// Only if the socket cannot be registered with the core's runtime.
 pub async fn accept_unix_loop(
     socket: StdUnixListener,
-    rate: Option<Arc<AcceptRate>>,
+    gate: Gate,
     mut serve: impl FnMut(UnixStream),
 ) -> io::Result<()> {
     let listener = UnixListener::from_std(socket)?;
+    let mut turns = Turns::default();
     loop {
+        gate.room().await;
         let accepted = listener.accept().await;
-        if let Some((stream, _)) = settle(accepted, rate.as_deref()).await {
+        if let Some((stream, _)) = gate.settle(accepted).await {
             serve(stream);
+            turns.accepted().await;
         }
     }
 }

@@ -6,6 +6,7 @@
 mod clock;
 mod disk;
 mod failpoint;
+mod memory;
 mod rng;
 mod shutdown;
 mod tasks;
@@ -13,6 +14,7 @@ mod tasks;
 pub use clock::{Clock, Instant, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, DiskLock, DiskOp, Fault, SimDisk, StdDisk, is_full};
 pub use failpoint::{FAILPOINTS, failpoint, failpoint_after};
+pub use memory::{memory_available, memory_in_use};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use shutdown::Shutdown;
 pub use tasks::{OnFailure, OnShutdown, TaskHandle, TaskKind, TaskOutput, Tasks};

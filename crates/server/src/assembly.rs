@@ -29,23 +29,27 @@ mod telemetry;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use admin::Admin;
-use broker::{Foundation, Outside};
+use admin::{Admin, Api};
+use broker::{Foundation, Outside, Shared};
 use model::Error as BrokerError;
+use net::{Pressure, Signals};
 use rt::{Shutdown, SystemClock, SystemRng, Tasks};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{error, info};
 
 use self::access::{Given, Opened};
+use self::admission::Door;
 use self::certificates::Certificates;
 use self::consensus_thread::Consensus;
 use self::cores::Ingredients;
 use self::listeners::Listeners;
 use self::providers::ProviderError;
-use self::settings::{broker_config, core_count, node_config, reader_count};
-use crate::config::Loaded;
+use self::settings::{broker_config, core_count, node_config, pressure_limits, reader_count};
+use crate::config::{Config, Loaded};
 
 /// Why the broker did not start, or stopped.
 #[derive(Debug, Error)]
@@ -133,10 +137,20 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let house = house.map_err(StartError::system("start a thread"))?;
     let listening = listeners.listening().to_vec();
     let (core_sockets, http_socket, socket_files) = listeners.into_sockets();
-    let ingredients =
-        Ingredients { config: &config, shared: &shared, certificates: &certificates, listening: &listening };
+    let pressure = pressure(&config, &shared);
+    let ingredients = Ingredients {
+        config: &config,
+        shared: &shared,
+        certificates: &certificates,
+        listening: &listening,
+        door: Door::new(config.limits.max_connections, Arc::clone(&pressure), Instant::now()),
+        connects: access::flapping(&config, consensus.node().meta()),
+    };
     let (cores, fronts) = cores::start(ingredients, follower, core_sockets, &shutdown)?;
-    let http = start_http(Admin::new(Arc::clone(&shared), fronts.samples()), http_socket, shutdown.clone());
+    let bound = http_socket.local_addr().map_err(StartError::system("see where HTTP listens"))?.ip();
+    let api = Api::new(access.clone(), consensus.node().meta(), Arc::new(SystemClock::new()), bound);
+    let admin = Admin::new(Arc::clone(&shared), pressure, fronts.samples()).with_api(api);
+    let http = start_http(admin, http_socket, shutdown.clone());
     let http = http.map_err(StartError::system("start a thread"))?;
     listeners::write_file(&config.node.data_dir, &listening)
         .map_err(StartError::system("write listeners.json"))?;
@@ -150,6 +164,18 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     consensus.stop();
     drop((house, http));
     stopped
+}
+
+/// What the node has to bear, by the system and by its own counts.
+fn pressure(config: &Config, shared: &Arc<Shared>) -> Arc<Pressure> {
+    let limits = pressure_limits(config, rt::memory_available());
+    let shared = Arc::clone(shared);
+    let signals = move || Signals {
+        memory: limits.memory.and_then(|_| rt::memory_in_use()).unwrap_or(0),
+        backlog: shared.counters().backlog_bytes.load(Ordering::Relaxed),
+        is_unwritable: shared.not_ready().is_some(),
+    };
+    Arc::new(Pressure::new(limits, signals, Instant::now()))
 }
 
 /// Waits for SIGTERM or SIGINT, or for a part that failed to ask for the end. Renews certificates meanwhile.

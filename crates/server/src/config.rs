@@ -7,11 +7,13 @@
 mod auth;
 mod groups;
 mod http;
+mod inherited;
 mod kafka;
 mod limits;
 mod listener;
 mod load;
 mod log;
+mod memory;
 mod mqtt;
 mod node;
 mod problem;
@@ -29,17 +31,18 @@ pub(crate) use auth::Auth;
 pub(crate) use auth::Unmatched;
 pub use groups::Groups;
 pub use http::Http;
+pub use inherited::Inherited;
 pub use kafka::Kafka;
 pub use limits::Limits;
 pub use listener::{
-    CertificateUser, ClientAuth, Listener, ListenerTls, MqttListener, PacketBytes, Proxy, SubProtocol,
-    Transport,
+    CertificateUser, ClientAuth, Listener, ListenerTls, MqttListener, Proxy, SubProtocol, Transport,
 };
 pub use load::Loaded;
 pub(crate) use load::{Flags, Sources, load};
 pub use log::{Log, LogFormat, LogLevel};
-pub use mqtt::Mqtt;
+pub use memory::MemoryLimit;
 pub(crate) use mqtt::{DeniedPublish, SharedStrategy};
+pub use mqtt::{Mqtt, Versions};
 pub use node::Node;
 pub(crate) use providers::{JwtAlgorithm, Providers};
 pub use storage::Storage;

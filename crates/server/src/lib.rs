@@ -9,7 +9,7 @@ mod config;
 pub use assembly::{StartError, start};
 pub use cli::{Exit, Invocation, Streams, run};
 pub use config::{
-    Bind, ByteSize, CertificateUser, ClientAuth, Config, Groups, Host, Http, Kafka, Limits, Listener,
-    ListenerTls, Loaded, Log, LogFormat, LogLevel, Mqtt, MqttListener, Name, Node, Octal, PacketBytes, Proxy,
-    Storage, SubProtocol, TimeSpan, Topics, Transport,
+    Bind, ByteSize, CertificateUser, ClientAuth, Config, Groups, Host, Http, Inherited, Kafka, Limits,
+    Listener, ListenerTls, Loaded, Log, LogFormat, LogLevel, MemoryLimit, Mqtt, MqttListener, Name, Node,
+    Octal, Proxy, Storage, SubProtocol, TimeSpan, Topics, Transport, Versions,
 };

@@ -1,4 +1,4 @@
-//! The smallest HTTP client that can read health and metrics.
+//! The smallest HTTP client that can read health and metrics, and ask the API.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,9 +7,17 @@ use crate::wait::PATIENCE;
 
 /// `GET path`: the status and the body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, ("GET", path), "", "")
+}
+
+/// Any request; `headers` are whole lines. The status and the body.
+pub fn ask(address: SocketAddr, (method, path): (&str, &str), headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the HTTP listener accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let len = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len}\r\n{headers}\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).expect("the request is taken");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer comes");

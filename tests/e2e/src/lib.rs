@@ -21,7 +21,7 @@ pub use broker::{Broker, Listeners, Settings};
 pub use collector::Collector;
 pub use fleet::{Fleet, FleetSize};
 pub use flood::{Ledger, Publisher};
-pub use http::get;
+pub use http::{ask, get};
 pub use kafka::{Consumer, Fetched, KafkaRecord, Produced};
 pub use mqtt::{Message, Subscriber};
 pub use process::{Process, allow_open_files};

@@ -434,7 +434,7 @@ pub(crate) fn accept<B: Broker>(
         aliases: Used::new(opening.alias_max),
         exclusive: claimed.grant.map(|mut grant| Box::new(Exclusives::of(grant.take()))),
         identity,
-        pace: Pace::new(shared.config.rate_limit, turn.now),
+        pace: Pace::new(shared.config.rate_limit, shared.protection.pace.as_ref(), turn.now),
         presence,
         shared,
         inbox,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use mqtt::{Front, MqttConfig, Observatory, ObserveConfig};
+use mqtt::{Front, MqttConfig, Observatory, ObserveConfig, Protection};
 use net::{CoreIo, drive};
 use tempfile::TempDir;
 use testkit::TestNode;
@@ -48,7 +48,7 @@ impl Broker {
 
     async fn over(node: TestNode, config: MqttConfig, observed: ObserveConfig) -> Broker {
         let observatory = Observatory::new(observed);
-        let front = Rc::new(Front::observed(config, node.core.clone(), &observatory));
+        let front = Rc::new(Front::among(config, node.core.clone(), &observatory, Protection::default()));
         let (observes, core) = (observatory.clone(), node.core.clone());
         tokio::task::spawn_local(async move { observes.run(core).await });
         front.recover().await.expect("wills can be read");

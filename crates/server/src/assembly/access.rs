@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use auth::{Access, Follower, Host, Link, Passwords, Policy};
+use auth::{Access, Flapping, FlappingLimits, Follower, Host, Link, Passwords, Policy, store_ban};
 use broker::Offload;
-use meta::MetaStore;
-use rt::{Clock, Rng, Tasks};
+use meta::{MetaStore, Resources};
+use rt::{Clock, Rng, SystemClock, Tasks};
+use tracing::{info, warn};
 
 use super::providers::{self, Needs};
 use super::{StartError, runtime};
@@ -27,6 +28,28 @@ pub(super) struct Given {
     pub(super) at_once: usize,
     /// What providers begin.
     pub(super) tasks: Tasks,
+}
+
+/// Counts connects of MQTT clients, and bans those that flap; none if nobody is to be.
+pub(super) fn flapping(config: &Config, store: Arc<dyn MetaStore>) -> Option<mqtt::Connects> {
+    let settings = &config.mqtt;
+    let limits = FlappingLimits {
+        connects_max: settings.flapping_connects?,
+        window: settings.flapping_window.duration(),
+        ban: settings.flapping_ban.duration(),
+    };
+    let (flapping, resources, clock) = (Flapping::new(limits), Resources::new(store), SystemClock::new());
+    Some(mqtt::Connects::new(move |tenant, client| {
+        let now_ms = clock.wall_ms();
+        let Some(ban) = flapping.note(tenant, client, now_ms) else { return };
+        info!(client, ban = ban.id, "a client flaps and is banned");
+        let resources = resources.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = store_ban(&resources, &ban, now_ms).await {
+                warn!(err = %error, "a ban could not be stored");
+            }
+        });
+    }))
 }
 
 /// Reads users, permissions and bans.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use auth::Follower;
 use broker::{Core, Shared};
-use net::{CoreIo, Peer, accept_loop, drive};
+use net::{CoreIo, Gate, Peer, accept_loop, drive};
 use rt::{OnFailure, OnShutdown, Shutdown, TaskKind, Tasks};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tracing::{error, warn};
 
-use super::admission::Admission;
+use super::admission::Door;
 use super::certificates::Certificates;
 use super::fronts::Fronts;
 use super::listeners::{CoreSockets, Listening};
@@ -50,12 +50,14 @@ pub(super) const RIGHTS: TaskKind =
     TaskKind { name: "rights", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 
 /// What the fronts are made of.
-#[derive(Clone, Copy)]
 pub(super) struct Ingredients<'a> {
     pub(super) config: &'a Config,
     pub(super) shared: &'a Arc<Shared>,
     pub(super) certificates: &'a Certificates,
     pub(super) listening: &'a [Listening],
+    pub(super) door: Door,
+    /// Who is told of each connect, if somebody counts them.
+    pub(super) connects: Option<mqtt::Connects>,
 }
 
 impl Ingredients<'_> {
@@ -85,7 +87,7 @@ struct Plan {
     mqtt: Vec<MqttListenerPlan>,
     fronts: Fronts,
     kafka_config: Arc<kafka::Config>,
-    admission: Admission,
+    door: Door,
     shutdown: Shutdown,
     ready: Sender<Result<(), StartError>>,
 }
@@ -97,12 +99,11 @@ pub(super) fn start(
     sockets: Vec<CoreSockets>,
     shutdown: &Shutdown,
 ) -> Result<(Vec<CoreThread>, Fronts), StartError> {
-    let Ingredients { config, shared, .. } = ingredients;
+    let (config, shared) = (ingredients.config, ingredients.shared);
     let (ready, started) = channel();
     let (fronts, coordinator) = Fronts::new(config);
-    let all = Admission::new("limits.max_connections", config.limits.max_connections, Instant::now());
     let plan = Plan {
-        mqtt: mqtt_listeners::plans(&ingredients, &all),
+        mqtt: mqtt_listeners::plans(&ingredients),
         kafka_config: Arc::new(kafka::Config {
             listener: ingredients.listener("kafka"),
             ..kafka_config(config)
@@ -110,7 +111,7 @@ pub(super) fn start(
         config: config.clone(),
         shared: Arc::clone(shared),
         fronts: fronts.clone(),
-        admission: all,
+        door: ingredients.door.clone(),
         shutdown: shutdown.clone(),
         ready,
     };
@@ -167,9 +168,9 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
             coordinator.run(&config, groups).await;
         });
     }
-    let io = CoreIo::new();
+    let io = CoreIo::watched(Arc::clone(plan.door.pressure()));
     for (listener, socket) in plan.mqtt.iter().zip(sockets.mqtt) {
-        let front = mqtt::Front::observed(listener.config(), core.clone(), &plan.fronts.observatory);
+        let front = listener.front(&core, &plan.fronts.observatory);
         mqtt_listeners::listen(listener, socket, front, &io, (&tasks, &plan.shutdown));
     }
     listen_kafka(&plan, &tasks, &core, &io, sockets.kafka);
@@ -192,9 +193,9 @@ async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
 fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
     let front = kafka::Front::new(Arc::clone(&plan.kafka_config), core.clone(), plan.fronts.kafka.clone());
     let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
-    let (admission, name) = (plan.admission.clone(), Arc::from("kafka"));
+    let (door, name) = (plan.door.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {
-        let Some(permit) = admission.admit(Instant::now()) else { return };
+        let Some(permit) = door.admit_reader(Instant::now()) else { return };
         // A connection that is gone already has no address; it ends by itself.
         let Ok(local) = stream.local_addr() else { return };
         let (session, mailbox) = front.session(Peer::tcp(&name, peer), local);
@@ -208,7 +209,7 @@ fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: Tc
         spawner.spawn_local(CONNECTION, "kafka", driven);
     };
     tasks.spawn_local(ACCEPTOR, "kafka", async move {
-        if let Err(error) = accept_loop(socket, None, serve).await {
+        if let Err(error) = accept_loop(socket, Gate::default(), serve).await {
             error!(err = %error, "the Kafka listener failed");
         }
     });

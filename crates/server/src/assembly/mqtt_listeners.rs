@@ -5,78 +5,94 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker::Core;
-use mqtt::MqttConfig;
+use mqtt::{ListenerPace, MqttConfig, Observatory, Protection, Unwelcome};
 use net::{
-    AcceptRate, Address, CoreIo, Entered, Entrance, Peer, Refused, accept_loop, accept_unix_loop, drive,
+    AcceptRate, Address, Arrival, Arrivals, CoreIo, Entered, Entrance, Gate, Peer, Refused, accept_loop,
+    accept_unix_loop, drive,
 };
 use rt::{Shutdown, Tasks};
 use tokio::net::{TcpStream, UnixStream};
 use tracing::{debug, error};
 
-use super::admission::{Admission, Permit};
+use super::admission::{Admission, Door, Permits, Verdict};
 use super::cores::{ACCEPTOR, CONNECTION, Ingredients, RIGHTS};
 use super::listeners::CoreSocket;
-use super::settings::{entrance, mqtt_config, plain_entrance};
+use super::settings::{entrance, mqtt_config, plain_entrance, total_rate};
+use crate::config::MqttListener;
 
 /// A listener as all cores share it.
 #[derive(Clone)]
 pub(super) struct MqttListenerPlan {
     entrance: Entrance,
     config: MqttConfig,
+    protection: Protection,
     /// Of the node.
-    all: Admission,
+    door: Door,
     /// Of this listener, if it has a bound of its own.
     own: Option<Admission>,
     rate: Option<Arc<AcceptRate>>,
 }
 
 impl MqttListenerPlan {
-    /// What its fronts are made with.
-    pub(super) fn config(&self) -> mqtt::MqttConfig {
-        self.config.clone()
+    /// What serves its connections on one core.
+    pub(super) fn front(&self, core: &Core, observatory: &Observatory) -> mqtt::Front<Core> {
+        mqtt::Front::among(self.config.clone(), core.clone(), observatory, self.protection.clone())
     }
 }
 
+/// Bound: connections of a listener on a core that have not said CONNECT, where nothing comes before it. It suffices for 8,000
+/// connects per second from half a second away.
+const ARRIVALS_MAX: usize = 4096;
+/// Bound: the same where a handshake comes before it, which takes time of ours as well: few enough that each is over in a second or two.
+const HANDSHAKES_MAX: usize = 512;
+
 /// The plans of `[mqtt]` and of `[[mqtt.listeners]]`, in the order of their sockets.
-pub(super) fn plans(ingredients: &Ingredients<'_>, all: &Admission) -> Vec<MqttListenerPlan> {
-    let Ingredients { config, certificates, .. } = *ingredients;
-    let settings = |name: &str, listener| MqttConfig {
-        listener: ingredients.listener(name),
-        ..mqtt_config(config, listener)
-    };
-    let plain = MqttListenerPlan {
-        entrance: plain_entrance(),
-        config: settings("mqtt", None),
-        all: all.clone(),
-        own: None,
-        rate: None,
-    };
-    let more = config.mqtt_listeners.iter().enumerate().map(|(number, listener)| {
-        let own = &listener.own;
-        let limit = format!("max_connections of {}", own.name.as_str());
+pub(super) fn plans(ingredients: &Ingredients<'_>) -> Vec<MqttListenerPlan> {
+    let Ingredients { config, certificates, door, connects, .. } = ingredients;
+    let plan = |listener: Option<&MqttListener>, entrance: Entrance| {
+        let (connections, accepts) = match listener {
+            None => (config.mqtt.max_connections, config.mqtt.max_accepts_per_second),
+            Some(listener) => (listener.own.max_connections, listener.own.max_accepts_per_second),
+        };
+        let limit = format!("max_connections of {}", entrance.name);
+        let place = ingredients.listener(&entrance.name);
         MqttListenerPlan {
-            entrance: entrance(config, listener, certificates.of(number)),
-            config: settings(own.name.as_str(), Some(listener)),
-            all: all.clone(),
-            own: own.max_connections.map(|max| Admission::new(limit, max, Instant::now())),
-            rate: own.max_accepts_per_second.map(|rate| Arc::new(AcceptRate::new(rate))),
+            config: MqttConfig { listener: place, ..mqtt_config(config, listener) },
+            protection: Protection {
+                pace: ListenerPace::new(total_rate(config, listener), Instant::now()),
+                pressure: Some(Arc::clone(door.pressure())),
+                connects: connects.clone(),
+            },
+            door: door.clone(),
+            own: connections.map(|max| Admission::new(limit, max, Instant::now())),
+            rate: accepts.map(|rate| Arc::new(AcceptRate::new(rate))),
+            entrance,
         }
-    });
-    std::iter::once(plain).chain(more).collect()
+    };
+    let more =
+        config.mqtt_listeners.iter().enumerate().map(|(number, listener)| {
+            plan(Some(listener), entrance(config, listener, certificates.of(number)))
+        });
+    std::iter::once(plan(None, plain_entrance())).chain(more).collect()
 }
 
 /// A listener on one core.
 #[derive(Clone)]
 struct Listener {
     plan: Rc<MqttListenerPlan>,
+    arrivals: Arrivals,
     front: Rc<mqtt::Front<Core>>,
     tasks: Tasks,
     io: CoreIo,
     shutdown: Shutdown,
 }
 
-/// What a connection holds as long as it is open.
-type Permits = (Permit, Option<Permit>);
+/// A connection that may come in, if only to hear that there is no room.
+struct Admitted {
+    permits: Permits,
+    arrival: Arrival,
+    unwelcome: Option<Unwelcome>,
+}
 
 /// Accepts from `socket` until the broker stops.
 pub(super) fn listen(
@@ -86,8 +102,10 @@ pub(super) fn listen(
     io: &CoreIo,
     (tasks, shutdown): (&Tasks, &Shutdown),
 ) {
+    let arrivals_max = if plan.entrance.is_plain() { ARRIVALS_MAX } else { HANDSHAKES_MAX };
     let listener = Listener {
         plan: Rc::new(plan.clone()),
+        arrivals: Arrivals::new(arrivals_max),
         front: Rc::new(front),
         tasks: tasks.clone(),
         io: io.clone(),
@@ -98,14 +116,15 @@ pub(super) fn listen(
     }
     tasks.spawn_local(RIGHTS, "mqtt", listener.front.follow_rights());
     tasks.spawn_local(ACCEPTOR, "mqtt", async move {
-        let (name, rate) = (Arc::clone(&listener.plan.entrance.name), listener.plan.rate.clone());
+        let name = Arc::clone(&listener.plan.entrance.name);
+        let gate = listener.gate();
         let ended = match socket {
             CoreSocket::Tcp(socket) => {
-                accept_loop(socket, rate, move |stream, peer| listener.serve_tcp(stream, Address::Ip(peer)))
+                accept_loop(socket, gate, move |stream, peer| listener.serve_tcp(stream, Address::Ip(peer)))
                     .await
             }
             CoreSocket::Unix(socket) => {
-                accept_unix_loop(socket, rate, move |stream| listener.serve_unix(stream)).await
+                accept_unix_loop(socket, gate, move |stream| listener.serve_unix(stream)).await
             }
             CoreSocket::Quic(socket) => listener.accept_quic(socket).await,
             CoreSocket::Elsewhere => Ok(()),
@@ -117,27 +136,34 @@ pub(super) fn listen(
 }
 
 impl Listener {
-    fn admit(&self) -> Option<Permits> {
-        let now = Instant::now();
-        let own = match &self.plan.own {
-            Some(own) => Some(own.admit(now)?),
-            None => None,
+    fn gate(&self) -> Gate {
+        Gate { rate: self.plan.rate.clone(), arrivals: Some(self.arrivals.clone()) }
+    }
+
+    /// None: the connection is closed.
+    fn admit(&self) -> Option<Admitted> {
+        let (permits, unwelcome) = match self.plan.door.judge(self.plan.own.as_ref(), Instant::now()) {
+            Verdict::Welcome(permits) => (permits, None),
+            Verdict::Unwelcome(why, permits) => (permits, Some(why)),
+            Verdict::Close => return None,
         };
-        Some((self.plan.all.admit(now)?, own))
+        Some(Admitted { permits, arrival: self.arrivals.enter(), unwelcome })
     }
 
     fn serve_tcp(&self, stream: TcpStream, address: Address) {
-        let Some(permits) = self.admit() else { return };
+        let Some(admitted) = self.admit() else { return };
         match address {
             // The path of most connections: nothing between socket and session.
             Address::Ip(ip) if self.plan.entrance.is_plain() => {
-                let (session, mailbox) = self.front.session(Peer::tcp(&self.plan.entrance.name, ip));
+                let Admitted { permits, arrival, unwelcome } = admitted;
+                let peer = Peer::tcp(&self.plan.entrance.name, ip);
+                let (session, mailbox) = self.front.receive(peer, Some(arrival), unwelcome);
                 let driven = drive(stream, self.io.clone(), session, mailbox, self.stop(permits));
                 self.tasks.spawn_local(CONNECTION, "mqtt", driven);
             }
             address => {
                 let this = self.clone();
-                self.spawn_entering(permits, async move {
+                self.spawn_entering(admitted, async move {
                     this.plan.entrance.enter_tcp(stream, address, &this.io).await
                 });
             }
@@ -145,19 +171,18 @@ impl Listener {
     }
 
     fn serve_unix(&self, stream: UnixStream) {
-        let Some(permits) = self.admit() else { return };
+        let Some(admitted) = self.admit() else { return };
         let this = self.clone();
-        self.spawn_entering(permits, async move { this.plan.entrance.enter_unix(stream, &this.io).await });
+        self.spawn_entering(admitted, async move { this.plan.entrance.enter_unix(stream, &this.io).await });
     }
 
     #[cfg(feature = "quic")]
     async fn accept_quic(self, socket: std::net::UdpSocket) -> std::io::Result<()> {
         let entrance = self.plan.entrance.clone();
-        let rate = self.plan.rate.clone();
-        net::accept_quic_loop(socket, &entrance, rate, |connecting| {
-            let Some(permits) = self.admit() else { return connecting.refuse() };
+        net::accept_quic_loop(socket, &entrance, self.gate(), |connecting| {
+            let Some(admitted) = self.admit() else { return connecting.refuse() };
             let this = self.clone();
-            self.spawn_entering(permits, async move { this.plan.entrance.enter_quic(connecting).await });
+            self.spawn_entering(admitted, async move { this.plan.entrance.enter_quic(connecting).await });
         })
         .await
     }
@@ -170,20 +195,22 @@ impl Listener {
     /// Runs a connection that has to get in first. Until it is in, the broker does not wait for it when it stops.
     fn spawn_entering(
         &self,
-        permits: Permits,
+        admitted: Admitted,
         entering: impl Future<Output = Result<Entered, Refused>> + 'static,
     ) {
         let this = self.clone();
         // Boxed: while the connection is idle, later, it shall not pay for it.
         let entering = Box::pin(entering);
         self.tasks.spawn_local(CONNECTION, "mqtt", async move {
+            let Admitted { permits, arrival, unwelcome } = admitted;
             let entered = tokio::select! {
                 entered = entering => entered,
+                () = arrival.turned_away() => Err(Refused::TooSlow),
                 () = this.shutdown.wait() => return,
             };
             match entered {
                 Ok(Entered { io, peer }) => {
-                    let (session, mailbox) = this.front.session(peer);
+                    let (session, mailbox) = this.front.receive(peer, Some(arrival), unwelcome);
                     drive(io, this.io.clone(), session, mailbox, this.stop(permits)).await;
                 }
                 Err(refused) => {

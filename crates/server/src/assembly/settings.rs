@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use broker::{BrokerConfig, Retention, Strategy};
 use cluster::NodeConfig;
-use net::{Entrance, ProxyProtocol, Tls, WebSocketRules};
+use net::{Entrance, PressureLimits, ProxyProtocol, Tls, WebSocketRules};
 
 use crate::config::{
-    CertificateUser, Config, DeniedPublish, MqttListener, Proxy, SharedStrategy, SubProtocol, TimeSpan,
-    Transport,
+    ByteSize, CertificateUser, Config, DeniedPublish, Inherited, Listener, MqttListener, Proxy,
+    SharedStrategy, SubProtocol, TimeSpan, Transport, Versions,
 };
 
 pub(super) fn core_count(config: &Config) -> usize {
@@ -58,29 +58,68 @@ pub(super) fn broker_config(config: &Config) -> BrokerConfig {
     }
 }
 
+/// From where on the node has too much to bear.
+pub(super) fn pressure_limits(config: &Config, memory_available: Option<u64>) -> PressureLimits {
+    let memory = config.limits.memory.bytes(memory_available);
+    PressureLimits {
+        memory,
+        backlog: memory.map(|bytes| bytes / BACKLOG_PART),
+        delay: config.limits.max_core_delay.map(TimeSpan::duration),
+    }
+}
+
+/// The part of its memory that the node lets what is published and not decided take.
+const BACKLOG_PART: u64 = 4;
+
 /// The largest packet of a listener's clients.
 fn packet_bytes_max(config: &Config, listener: Option<&MqttListener>) -> u32 {
-    let own = listener.and_then(|listener| listener.own.max_packet_bytes.0);
-    u32::try_from(own.unwrap_or(config.mqtt.max_packet_bytes).bytes()).unwrap_or(u32::MAX)
+    let own = listener.map_or(Inherited(None), |listener| listener.own.max_packet_bytes);
+    u32::try_from(own.or(config.mqtt.max_packet_bytes).bytes()).unwrap_or(u32::MAX)
+}
+
+/// Limits in messages and bytes per second.
+fn rate_limit(messages: u32, bytes: Option<ByteSize>) -> mqtt::RateLimit {
+    mqtt::RateLimit {
+        messages: NonZeroU32::new(messages),
+        bytes: bytes.and_then(|size| NonZeroU32::new(u32::try_from(size.bytes()).unwrap_or(u32::MAX))),
+    }
+}
+
+/// The rates of all connections of `[mqtt]`, or of one of `[[mqtt.listeners]]`, together.
+pub(super) fn total_rate(config: &Config, listener: Option<&MqttListener>) -> mqtt::RateLimit {
+    let (messages, bytes) = match listener {
+        None => (config.mqtt.total_messages_per_second, config.mqtt.total_bytes_per_second),
+        Some(listener) => (listener.own.total_messages_per_second, listener.own.total_bytes_per_second),
+    };
+    rate_limit(messages.unwrap_or(0), bytes)
 }
 
 /// The front as `[mqtt]` has it, or as one of `[[mqtt.listeners]]` has it.
 pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> mqtt::MqttConfig {
     let settings = &config.mqtt;
+    let general = Listener::default();
+    let own = listener.map_or(&general, |listener| &listener.own);
     let seconds = |span: TimeSpan| span.duration().as_secs();
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let at_least_one = |count: u16| NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
     mqtt::MqttConfig {
+        versions: match listener.map_or(settings.versions, |listener| listener.own.versions) {
+            Versions::All => mqtt::Versions::All,
+            Versions::Three => mqtt::Versions::Three,
+            Versions::Five => mqtt::Versions::Five,
+        },
         packet_bytes_max: packet_bytes_max(config, listener),
-        receive_maximum: at_least_one(settings.receive_maximum),
+        receive_maximum: at_least_one(own.receive_maximum.or(settings.receive_maximum)),
         in_flight_max: at_least_one(settings.max_inflight),
         incoming_bytes_max: size(config.limits.connection_inflight_bytes.bytes()),
         connect_timeout: settings.connect_timeout.duration(),
-        keep_alive_max: settings
+        keep_alive_max: own
             .max_keep_alive
+            .or(settings.max_keep_alive)
             .and_then(|span| NonZeroU16::new(u16::try_from(seconds(span)).unwrap_or(u16::MAX))),
-        session_expiry_max: settings
+        session_expiry_max: own
             .max_session_expiry
+            .or(settings.max_session_expiry)
             .map(|span| u32::try_from(seconds(span)).unwrap_or(u32::MAX)),
         server_keep_alive: NonZeroU16::new(
             u16::try_from(seconds(settings.server_keep_alive)).unwrap_or(u16::MAX),
@@ -90,12 +129,10 @@ pub(super) fn mqtt_config(config: &Config, listener: Option<&MqttListener>) -> m
             .filter(|text| !text.is_empty())
             .and_then(|text| mqtt::Template::parse(text).ok()),
         exclusive_subscriptions: settings.exclusive_subscriptions,
-        rate_limit: mqtt::RateLimit {
-            messages: NonZeroU32::new(settings.max_messages_per_second),
-            bytes: settings
-                .max_bytes_per_second
-                .and_then(|size| NonZeroU32::new(u32::try_from(size.bytes()).unwrap_or(u32::MAX))),
-        },
+        rate_limit: rate_limit(
+            own.max_messages_per_second.or(settings.max_messages_per_second),
+            own.max_bytes_per_second.or(settings.max_bytes_per_second),
+        ),
         // The loader has refused what cannot be read.
         rewrites: settings.rewrite.iter().filter_map(|line| line.parse().ok()).collect(),
         auto_subscribe: settings.auto_subscribe.iter().filter_map(|line| line.parse().ok()).collect(),
@@ -232,6 +269,43 @@ mod tests {
         assert_eq!((observed.sys_interval, observed.history_clients), (None, 5_000));
         assert_eq!(observed.slow, Some(mqtt::SlowConfig::default()));
         assert_eq!(observed.topics, ["a/#"]);
+    }
+
+    #[test]
+    fn a_listener_has_its_own_limits_where_it_says_so() {
+        let mut config = Config::default();
+        config.mqtt.max_messages_per_second = 5;
+        config.mqtt.receive_maximum = 7;
+        config.mqtt.max_session_expiry = Some(TimeSpan::seconds(60));
+        config.mqtt.total_messages_per_second = Some(1000);
+        let mut listener = MqttListener::default();
+        let front = mqtt_config(&config, Some(&listener));
+        assert_eq!((front.receive_maximum.get(), front.session_expiry_max), (7, Some(60)));
+        assert_eq!(front.rate_limit.messages, NonZeroU32::new(5));
+        // Rates of all clients together are of one listener.
+        assert_eq!(total_rate(&config, Some(&listener)), mqtt::RateLimit::default());
+        assert_eq!(total_rate(&config, None).messages, NonZeroU32::new(1000));
+        listener.own.max_messages_per_second = Inherited(Some(0));
+        listener.own.receive_maximum = Inherited(Some(9));
+        listener.own.max_session_expiry = Inherited(Some(None));
+        listener.own.max_keep_alive = Inherited(Some(Some(TimeSpan::seconds(30))));
+        listener.own.total_bytes_per_second = Some(ByteSize::kib(4));
+        listener.own.versions = Versions::Five;
+        let front = mqtt_config(&config, Some(&listener));
+        assert_eq!((front.receive_maximum.get(), front.session_expiry_max), (9, None));
+        assert_eq!((front.keep_alive_max, front.versions), (NonZeroU16::new(30), mqtt::Versions::Five));
+        assert_eq!(front.rate_limit, mqtt::RateLimit::default());
+        assert_eq!(total_rate(&config, Some(&listener)).bytes, NonZeroU32::new(4096));
+        assert_eq!(mqtt_config(&config, None).versions, mqtt::Versions::All);
+    }
+
+    #[test]
+    fn a_quarter_of_the_memory_may_be_waiting() {
+        let mut config = Config::default();
+        let limits = pressure_limits(&config, Some(1000));
+        assert_eq!((limits.memory, limits.backlog), (Some(700), Some(175)));
+        config.limits.memory = crate::config::MemoryLimit::Unlimited;
+        assert_eq!(pressure_limits(&config, Some(1000)).backlog, None);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::section::{Expected, Faults, Raw, section};
-use super::values::{Bind, ByteSize, Name, Octal, TimeSpan, Value, choice, quoted};
+use super::inherited::Inherited;
+use super::mqtt::{Versions, check_keep_alive, check_rates};
+use super::section::{Faults, section};
+use super::values::{Bind, ByteSize, Name, Octal, TimeSpan, choice};
 
 section! {
     /// A further listener for MQTT. May stand any number of times, in the file only; needs `name`, `transport`, and `bind`
@@ -32,8 +34,25 @@ section! {
         pub max_connections: Option<u32>,
         /// Connections that are let in per second. Those that come faster wait; none is refused for it.
         pub max_accepts_per_second: Option<u32>,
+        /// Messages per second that all clients of this listener together may publish, as
+        /// `mqtt.total_messages_per_second` is for its own.
+        pub total_messages_per_second: Option<u32>,
+        /// Bytes per second that all clients of this listener together may send.
+        pub total_bytes_per_second: Option<ByteSize>,
+        /// Versions of MQTT that are served here.
+        pub versions: Versions,
         /// The largest packet, and WebSocket frame, of a client of this listener.
-        pub max_packet_bytes: PacketBytes,
+        pub max_packet_bytes: Inherited<ByteSize>,
+        /// `mqtt.max_messages_per_second` of one client of this listener.
+        pub max_messages_per_second: Inherited<u32>,
+        /// `mqtt.max_bytes_per_second` of one client of this listener.
+        pub max_bytes_per_second: Inherited<Option<ByteSize>>,
+        /// `mqtt.receive_maximum` of a client of this listener.
+        pub receive_maximum: Inherited<u16>,
+        /// `mqtt.max_keep_alive` of a client of this listener.
+        pub max_keep_alive: Inherited<Option<TimeSpan>>,
+        /// `mqtt.max_session_expiry` of a client of this listener.
+        pub max_session_expiry: Inherited<Option<TimeSpan>>,
         /// The path of a WebSocket request.
         pub websocket_path: String,
         /// Whether a WebSocket client has to offer the sub-protocol `mqtt` or `mqttv3.1`, as the standard has it.
@@ -137,25 +156,6 @@ choice! {
     }
 }
 
-/// A size, or that of `mqtt.max_packet_bytes`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketBytes(pub Option<ByteSize>);
-
-impl Value for PacketBytes {
-    const KIND: &'static str = "size or \"inherited\"";
-
-    fn read(raw: Raw<'_>) -> Result<Self, Expected> {
-        match raw {
-            Raw::Text("inherited") | Raw::Bare("inherited") => Ok(PacketBytes(None)),
-            raw => ByteSize::read(raw).map(|size| PacketBytes(Some(size))),
-        }
-    }
-
-    fn show(&self) -> String {
-        self.0.map_or_else(|| quoted("inherited"), |size| size.show())
-    }
-}
-
 impl Default for Listener {
     fn default() -> Listener {
         Listener {
@@ -168,7 +168,15 @@ impl Default for Listener {
             handshake_timeout: TimeSpan::seconds(10),
             max_connections: None,
             max_accepts_per_second: None,
-            max_packet_bytes: PacketBytes(None),
+            total_messages_per_second: None,
+            total_bytes_per_second: None,
+            versions: Versions::All,
+            max_packet_bytes: Inherited(None),
+            max_messages_per_second: Inherited(None),
+            max_bytes_per_second: Inherited(None),
+            receive_maximum: Inherited(None),
+            max_keep_alive: Inherited(None),
+            max_session_expiry: Inherited(None),
             websocket_path: "/mqtt".to_owned(),
             websocket_sub_protocol: SubProtocol::Required,
             certificate_user: CertificateUser::None,
@@ -197,6 +205,7 @@ impl MqttListener {
     /// Says what is wrong with it; `section` and `tls` are its names in a message.
     pub(crate) fn check(&self, section: &str, faults: &mut Faults) {
         self.check_own(section, faults);
+        self.check_limits(section, faults);
         self.check_place(section, faults);
         self.check_tls(&format!("{section}.tls"), faults);
     }
@@ -217,19 +226,31 @@ impl MqttListener {
         if own.handshake_timeout < least || own.handshake_timeout > most {
             fault("handshake_timeout", format!("must be from {least} to {most}"));
         }
-        for (key, value) in
-            [("max_connections", own.max_connections), ("max_accepts_per_second", own.max_accepts_per_second)]
-        {
-            if value == Some(0) {
-                fault(key, "must be at least 1".to_owned());
-            }
-        }
         if !own.websocket_path.starts_with('/') || own.websocket_path.contains(['?', '#', ' ']) {
             fault("websocket_path", "must begin with / and hold no ?, # or space".to_owned());
         }
         if own.mode.0 > 0o777 {
             fault("mode", "must be at most 0777".to_owned());
         }
+    }
+
+    fn check_limits(&self, section: &str, faults: &mut Faults) {
+        let own = &self.own;
+        let counts = [
+            ("max_connections", own.max_connections),
+            ("max_accepts_per_second", own.max_accepts_per_second),
+            ("total_messages_per_second", own.total_messages_per_second),
+            ("receive_maximum", own.receive_maximum.0.map(u32::from)),
+        ];
+        for (key, _) in counts.into_iter().filter(|(_, value)| *value == Some(0)) {
+            faults.add(section, key, "must be at least 1".to_owned());
+        }
+        let rates = [
+            ("total_bytes_per_second", own.total_bytes_per_second),
+            ("max_bytes_per_second", own.max_bytes_per_second.0.flatten()),
+        ];
+        check_rates(section, rates, faults);
+        check_keep_alive(section, own.max_keep_alive.0.flatten(), faults);
     }
 
     fn check_place(&self, section: &str, faults: &mut Faults) {

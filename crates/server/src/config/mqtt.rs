@@ -8,6 +8,19 @@ section! {
     pub struct Mqtt ["mqtt"] {
         /// Where to listen. Port 0 takes a free one.
         pub bind: Bind,
+        /// Connections of this listener that are open at once. They count towards `limits.max_connections` as well.
+        pub max_connections: Option<u32>,
+        /// Connections that this listener lets in per second. Those that come faster wait; none is refused for it.
+        pub max_accepts_per_second: Option<u32>,
+        /// Messages per second that all clients of this listener together may publish; above, those who publish are not
+        /// read for a while. Nothing is dropped.
+        pub total_messages_per_second: Option<u32>,
+        /// Bytes per second that all clients of this listener together may send; above, those who send are not read for a
+        /// while.
+        pub total_bytes_per_second: Option<ByteSize>,
+        /// Versions of MQTT that this listener serves; others are answered that theirs is not supported. 3 is 3.1 and
+        /// 3.1.1.
+        pub versions: Versions,
         /// The largest packet that a client may send; told to MQTT 5.0 clients. Above `limits.max_message_bytes` by
         /// room for topic and properties.
         pub max_packet_bytes: ByteSize,
@@ -59,6 +72,13 @@ section! {
         pub slow_expiry: TimeSpan,
         /// Topics and filters whose messages are counted, such as `["sensor/#", "orders"]`; at most 512.
         pub topic_metrics: Vec<String>,
+        /// Connects of one client id within `mqtt.flapping_window` that are in order. With one more it is banned for
+        /// `mqtt.flapping_ban`, on all nodes. 15 is a number to begin with.
+        pub flapping_connects: Option<u32>,
+        /// The time in which connects are counted, from the first of them on.
+        pub flapping_window: TimeSpan,
+        /// How long a client that flaps is kept out.
+        pub flapping_ban: TimeSpan,
         /// How a shared subscription (`$share/name/filter`) chooses the member for a message.
         pub shared_strategy: SharedStrategy,
         /// What becomes of a client that publishes what it may not. With `ignore`, MQTT 5.0 clients are told for QoS 1 and 2, and
@@ -74,6 +94,18 @@ choice! {
         Ignore = "ignore",
         /// It is disconnected.
         Disconnect = "disconnect",
+    }
+}
+
+choice! {
+    /// Versions of MQTT.
+    pub enum Versions: "\"all\", \"3\" or \"5\"" {
+        /// All of them.
+        All = "all",
+        /// 3.1 and 3.1.1.
+        Three = "3",
+        /// 5.0.
+        Five = "5",
     }
 }
 
@@ -99,6 +131,11 @@ impl Default for Mqtt {
     fn default() -> Mqtt {
         Mqtt {
             bind: Bind::loopback(1883),
+            max_connections: None,
+            max_accepts_per_second: None,
+            total_messages_per_second: None,
+            total_bytes_per_second: None,
+            versions: Versions::All,
             max_packet_bytes: ByteSize::mib(9),
             max_session_expiry: None,
             receive_maximum: 1024,
@@ -122,6 +159,9 @@ impl Default for Mqtt {
             slow_entries: 10,
             slow_expiry: TimeSpan::seconds(300),
             topic_metrics: Vec::new(),
+            flapping_connects: None,
+            flapping_window: TimeSpan::seconds(60),
+            flapping_ban: TimeSpan::seconds(300),
         }
     }
 }
@@ -152,17 +192,19 @@ impl Mqtt {
                 fault(key, "must be at least 1".to_owned());
             }
         }
-        let (least, most) = KEEP_ALIVE;
-        if self.max_keep_alive.is_some_and(|span| span < least || span > most) {
-            fault("max_keep_alive", format!("must be from {least} to {most}"));
+        let counts = [
+            ("max_connections", self.max_connections),
+            ("max_accepts_per_second", self.max_accepts_per_second),
+            ("total_messages_per_second", self.total_messages_per_second),
+            ("flapping_connects", self.flapping_connects),
+        ];
+        for (key, _) in counts.into_iter().filter(|(_, value)| *value == Some(0)) {
+            fault(key, "must be at least 1".to_owned());
         }
+        let (_, most) = KEEP_ALIVE;
         let is_whole = |span: TimeSpan| span.duration().subsec_nanos() == 0;
         if self.server_keep_alive > most || !is_whole(self.server_keep_alive) {
             fault("server_keep_alive", format!("must be whole seconds, at most {most}"));
-        }
-        if self.max_bytes_per_second.is_some_and(|size| !BYTES_PER_SECOND.contains(&size)) {
-            let (least, most) = (BYTES_PER_SECOND.start(), BYTES_PER_SECOND.end());
-            fault("max_bytes_per_second", format!("must be from {least} to {most}"));
         }
         if let Err(error) = mqtt::Template::parse(&self.response_information) {
             fault("response_information", format!("is not valid: {error}"));
@@ -175,6 +217,11 @@ impl Mqtt {
         for line in &self.auto_subscribe {
             if let Err(error) = line.parse::<mqtt::AutoSubscribe>() {
                 fault("auto_subscribe", format!("has a subscription that is not valid, {line:?}: {error}"));
+            }
+        }
+        for (key, span) in [("flapping_window", self.flapping_window), ("flapping_ban", self.flapping_ban)] {
+            if span < TimeSpan::seconds(1) {
+                fault(key, "must be at least 1s".to_owned());
             }
         }
         if self.sys_interval != TimeSpan::seconds(0) && self.sys_interval < TimeSpan::seconds(1) {
@@ -200,5 +247,29 @@ impl Mqtt {
         if self.connect_timeout < TimeSpan::millis(1) {
             fault("connect_timeout", "must be at least 1ms".to_owned());
         }
+        let rates = [
+            ("total_bytes_per_second", self.total_bytes_per_second),
+            ("max_bytes_per_second", self.max_bytes_per_second),
+        ];
+        check_rates("mqtt", rates, faults);
+        check_keep_alive("mqtt", self.max_keep_alive, faults);
+    }
+}
+
+/// Rates in bytes, of `[mqtt]` or of a listener.
+pub(super) fn check_rates(section: &str, rates: [(&'static str, Option<ByteSize>); 2], faults: &mut Faults) {
+    for (key, rate) in rates {
+        if rate.is_some_and(|size| !BYTES_PER_SECOND.contains(&size)) {
+            let (least, most) = (BYTES_PER_SECOND.start(), BYTES_PER_SECOND.end());
+            faults.add(section, key, format!("must be from {least} to {most}"));
+        }
+    }
+}
+
+/// The longest keep alive, of `[mqtt]` or of a listener.
+pub(super) fn check_keep_alive(section: &str, longest: Option<TimeSpan>, faults: &mut Faults) {
+    let (least, most) = KEEP_ALIVE;
+    if longest.is_some_and(|span| span < least || span > most) {
+        faults.add(section, "max_keep_alive", format!("must be from {least} to {most}"));
     }
 }

@@ -1,0 +1,90 @@
+//! `/api/v1`: what operators change while the broker runs. JSON in and out; errors are problems (`problem.rs`), versions are
+//! entity tags, who may ask is decided in `guard.rs`.
+
+mod bans;
+mod body;
+mod explain;
+mod guard;
+mod permissions;
+mod problem;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use auth::{Access, Listener};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Extension, Router};
+use meta::{MetaStore, Resources};
+use model::TenantId;
+use rt::Clock;
+
+use self::guard::Operator;
+use self::problem::Problem;
+
+/// Bound: bytes of a request's body.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What the API needs of the node.
+pub struct Api {
+    access: Access,
+    resources: Resources,
+    clock: Arc<dyn Clock>,
+    tenant: TenantId,
+    listener: Listener,
+}
+
+impl Api {
+    /// Over access control and the store that it follows. `bound` is the address that the HTTP listener is bound to: it
+    /// decides who may ask without a user.
+    pub fn new(access: Access, store: Arc<dyn MetaStore>, clock: Arc<dyn Clock>, bound: IpAddr) -> Self {
+        Self {
+            access,
+            resources: Resources::new(store),
+            clock,
+            tenant: TenantId::default(),
+            listener: Listener::bound("http", bound),
+        }
+    }
+
+    /// The key of a resource of the tenant.
+    fn key(&self, name: &str) -> String {
+        format!("{}/{name}", self.tenant)
+    }
+}
+
+/// All routes below `/api/v1`.
+pub(crate) fn routes(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/{name}", get(users::show).patch(users::change).delete(users::remove))
+        .route("/permissions", get(permissions::list).post(permissions::create))
+        .route(
+            "/permissions/{id}",
+            get(permissions::show).put(permissions::replace).delete(permissions::remove),
+        )
+        .route("/bans", get(bans::list).post(bans::create))
+        .route("/bans/{id}", get(bans::show).delete(bans::remove))
+        .route("/access/explain", get(explain::explain))
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(from_fn_with_state(Arc::clone(&api), admit))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(api)
+}
+
+/// Lets operators through, and nobody else.
+async fn admit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let operator = Operator::admit(&api, request.headers()).await?;
+    request.extensions_mut().insert(operator);
+    Ok(next.run(request).await)
+}
+
+/// The operator of a request that was let through.
+type By = Extension<Operator>;

@@ -1,0 +1,276 @@
+//! The API over a listener and a plain HTTP client, with a Meta Service in memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use auth::{Access, Host, Link, Passwords, Policy, offload_to_blocking_threads};
+use axum::Router;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use meta::MemoryMeta;
+use rt::{ManualClock, SystemRng};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Api, BODY_BYTES_MAX, routes};
+
+/// An answer.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    fn tag(&self) -> String {
+        let line = self.head.lines().find_map(|line| line.strip_prefix("etag: "));
+        line.unwrap_or_else(|| panic!("an ETag: {}", self.head)).to_owned()
+    }
+
+    /// A problem of this status that names this field.
+    fn is_problem(&self, status: u16, field: Option<&str>) {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
+        let body = self.json();
+        assert_eq!((body["status"].as_u64(), body["field"].as_str()), (Some(status.into()), field), "{body}");
+        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{body}");
+    }
+}
+
+/// An operator's client.
+#[derive(Clone)]
+struct Client {
+    address: SocketAddr,
+    headers: String,
+}
+
+impl Client {
+    fn with(&self, name: &str, value: &str) -> Client {
+        Client { address: self.address, headers: format!("{}{name}: {value}\r\n", self.headers) }
+    }
+
+    fn user(&self, name: &str, password: &str) -> Client {
+        let encoded = STANDARD.encode(format!("{name}:{password}"));
+        Client { headers: String::new(), ..self.clone() }.with("Authorization", &format!("Basic {encoded}"))
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let Client { address, headers } = self;
+        let len = body.len();
+        let request = format!(
+            "{method} /api/v1{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {len}\r\n{headers}\r\n{body}"
+        );
+        // One that is too long is answered before all of it is read.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text).await;
+        let text = String::from_utf8(text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "").await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.ask("POST", path, &body.to_string()).await
+    }
+}
+
+/// A node's API on a listener that counts as bound to `bound`.
+async fn serve(bound: &str) -> Client {
+    let store = Arc::new(MemoryMeta::new());
+    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    let rng = Arc::new(SystemRng);
+    let passwords = Passwords::new(offload_to_blocking_threads(), 2, rng.clone());
+    let host = Host { clock: clock.clone(), rng, passwords };
+    let opened = Access::open(store.clone(), vec![Link::Users], Policy::default(), host).await;
+    let (access, follower) = opened.unwrap();
+    tokio::spawn(follower.run());
+    let api = Arc::new(Api::new(access, store, clock, bound.parse().unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().nest("/api/v1", routes(api));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Client { address, headers: String::new() }
+}
+
+/// The same with a superuser, whose client this is.
+async fn serve_root() -> Client {
+    let client = serve("127.0.0.1").await;
+    let root = json!({"name": "root", "password": "s3cret", "superuser": true});
+    assert_eq!(client.post("/users", root).await.status, 201);
+    client.user("root", "s3cret")
+}
+
+#[tokio::test]
+async fn everyone_administers_a_loopback_listener_until_there_is_a_superuser() {
+    let anyone = serve("127.0.0.1").await;
+    assert_eq!(anyone.get("/users").await.json(), json!({"users": [], "next": null}));
+    // Nothing may be set up that would lock everybody out.
+    for user in [
+        json!({"name": "device", "password": "x"}),
+        json!({"name": "root", "superuser": true}),
+        json!({"name": "root", "password": "x", "superuser": true, "disabled": true}),
+    ] {
+        anyone.post("/users", user).await.is_problem(409, None);
+    }
+    let rule = json!({"id": "r", "who": "everyone", "effect": "allow", "patterns": ["#"]});
+    anyone.post("/permissions", rule.clone()).await.is_problem(409, None);
+    let root = json!({"name": "root", "password": "s3cret", "superuser": true});
+    assert_eq!(anyone.post("/users", root).await.status, 201);
+
+    let answer = anyone.get("/users").await;
+    answer.is_problem(401, None);
+    assert!(answer.head.contains("www-authenticate: basic realm"), "{}", answer.head);
+    anyone.user("root", "wrong").get("/users").await.is_problem(401, None);
+    anyone.user("nobody", "s3cret").get("/users").await.is_problem(401, None);
+    anyone.with("Authorization", "Bearer x").get("/users").await.is_problem(401, None);
+    let root = anyone.user("root", "s3cret");
+    assert_eq!(root.post("/permissions", rule).await.status, 201);
+    assert_eq!(root.post("/users", json!({"name": "device", "password": "x"})).await.status, 201);
+    anyone.user("device", "x").get("/users").await.is_problem(403, None);
+    let administers = json!({"id": "ops", "who": {"user": "device"}, "effect": "allow",
+        "rights": ["administer"], "object": "cluster", "patterns": ["cluster"]});
+    assert_eq!(root.post("/permissions", administers).await.status, 201);
+    assert_eq!(anyone.user("device", "x").get("/users").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_wide_listener_needs_a_user_from_the_beginning() {
+    let anyone = serve("0.0.0.0").await;
+    for (method, path) in [("GET", "/users"), ("POST", "/users"), ("GET", "/nothing"), ("PUT", "/users")] {
+        anyone.ask(method, path, "{}").await.is_problem(401, None);
+    }
+}
+
+#[tokio::test]
+async fn users_come_change_and_go_and_no_password_comes_out() {
+    let root = serve_root().await;
+    let created =
+        root.post("/users", json!({"name": "al/ice", "password": "hunter2", "groups": ["g"]})).await;
+    assert_eq!(created.status, 201);
+    let shown = json!({"name": "al/ice", "superuser": false, "disabled": false, "groups": ["g"], "has_password": true});
+    assert_eq!(created.json(), shown);
+    root.post("/users", json!({"name": "al/ice"})).await.is_problem(409, None);
+    let found = root.get("/users/al%2Fice").await;
+    assert_eq!((found.json(), found.tag()), (shown, created.tag()));
+    assert!(!found.body.contains("argon2") && !found.body.contains("hunter2"));
+
+    let change = json!({"password": "hunter3"}).to_string();
+    let stale = root.with("If-Match", "\"1\"");
+    stale.ask("PATCH", "/users/al%2Fice", &change).await.is_problem(412, None);
+    let changed = root.with("If-Match", &created.tag()).ask("PATCH", "/users/al%2Fice", &change).await;
+    assert_eq!(changed.status, 200);
+    assert_ne!(changed.tag(), created.tag());
+    root.user("al/ice", "hunter2").get("/users").await.is_problem(401, None);
+    root.user("al/ice", "hunter3").get("/users").await.is_problem(403, None);
+    let disabled = root.ask("PATCH", "/users/al%2Fice", r#"{"disabled": true}"#).await;
+    assert_eq!(disabled.json()["disabled"], true);
+    root.user("al/ice", "hunter3").get("/users").await.is_problem(401, None);
+
+    root.with("If-Match", &changed.tag()).ask("DELETE", "/users/al%2Fice", "").await.is_problem(412, None);
+    assert_eq!(root.ask("DELETE", "/users/al%2Fice", "").await.status, 204);
+    root.ask("DELETE", "/users/al%2Fice", "").await.is_problem(404, None);
+    root.ask("PATCH", "/users/al%2Fice", "{}").await.is_problem(404, None);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages() {
+    let root = serve_root().await;
+    for name in ["a", "b", "c"] {
+        let ban = json!({"id": name, "who": {"client": name}});
+        assert_eq!(root.post("/bans", ban).await.status, 201);
+    }
+    let page = root.get("/bans?limit=2").await.json();
+    assert_eq!((page["bans"].as_array().map(Vec::len), &page["next"]), (Some(2), &json!("b")));
+    let page = root.get("/bans?limit=2&after=b").await.json();
+    assert_eq!((page["bans"][0]["id"].as_str(), &page["next"]), (Some("c"), &Value::Null));
+    root.get("/bans?limit=x").await.is_problem(400, None);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named() {
+    let root = serve_root().await;
+    let rule =
+        |patterns: Value| json!({"id": "r", "who": "everyone", "effect": "allow", "patterns": patterns});
+    root.post("/users", json!({"name": ""})).await.is_problem(400, Some("name"));
+    root.post("/users", json!({"name": "x", "password": ""})).await.is_problem(400, Some("password"));
+    root.post("/users", json!({"name": "x", "pasword": "x"})).await.is_problem(400, Some("pasword"));
+    root.post("/users", json!({})).await.is_problem(400, Some("name"));
+    root.post("/permissions", rule(json!([]))).await.is_problem(400, Some("patterns"));
+    root.post("/permissions", rule(json!(["a/#/b"]))).await.is_problem(400, Some("patterns"));
+    let body = rule(json!(["a"])).to_string();
+    root.ask("PUT", "/permissions/other", &body).await.is_problem(400, Some("id"));
+    let twice = json!({"id": "b", "who": {"user": "x"}, "until_ms": 5, "for_seconds": 5});
+    root.post("/bans", twice).await.is_problem(400, Some("for_seconds"));
+    root.ask("POST", "/users", "not json").await.is_problem(400, None);
+    root.with("If-Match", "five").ask("DELETE", "/users/root", "").await.is_problem(400, Some("If-Match"));
+    root.get("/nothing").await.is_problem(404, None);
+    root.get("/users/nobody").await.is_problem(404, None);
+    root.ask("PUT", "/users", "{}").await.is_problem(405, None);
+    let long = format!("{{\"name\": \"{}\"}}", "x".repeat(BODY_BYTES_MAX));
+    root.ask("POST", "/users", &long).await.is_problem(413, None);
+}
+
+#[tokio::test]
+async fn a_permission_is_replaced_under_its_version() {
+    let root = serve_root().await;
+    let body = |pattern: &str| {
+        json!({"who": {"group": "g"}, "effect": "allow", "rights": ["publish"], "patterns": [pattern]})
+            .to_string()
+    };
+    let new = root.with("If-None-Match", "*");
+    let first = new.ask("PUT", "/permissions/p", &body("a/#")).await;
+    assert_eq!(first.status, 200);
+    new.ask("PUT", "/permissions/p", &body("b/#")).await.is_problem(412, None);
+    let second = root.with("If-Match", &first.tag()).ask("PUT", "/permissions/p", &body("b/#")).await;
+    assert_eq!((second.status, &second.json()["patterns"]), (200, &json!(["b/#"])));
+    root.with("If-Match", &first.tag())
+        .ask("PUT", "/permissions/p", &body("c/#"))
+        .await
+        .is_problem(412, None);
+    assert_eq!(root.get("/permissions").await.json()["permissions"][0]["id"], "p");
+}
+
+#[tokio::test]
+async fn explanations_name_the_rule() {
+    let root = serve_root().await;
+    root.post("/users", json!({"name": "alice", "groups": ["sensors"]})).await;
+    let rule = json!({"id": "sensors-write", "who": {"group": "sensors"}, "effect": "allow",
+        "rights": ["publish"], "patterns": ["sensor/#"]});
+    root.post("/permissions", rule).await;
+    for (query, decision, because) in [
+        ("user=alice&action=publish&name=sensor/1", "allow", Some("sensors-write")),
+        ("user=alice&action=subscribe&name=sensor/1", "deny", None),
+        ("user=root&action=administer&object=cluster&name=cluster", "allow", None),
+        ("action=publish&name=sensor/1", "deny", None),
+    ] {
+        let answer = root.get(&format!("/access/explain?{query}")).await.json();
+        assert_eq!(answer["decision"], decision, "{query}: {answer}");
+        if let Some(because) = because {
+            assert_eq!(answer["because"], because);
+        }
+    }
+    root.get("/access/explain?user=bob&action=publish&name=x").await.is_problem(404, None);
+    root.get("/access/explain?action=dance&name=x").await.is_problem(400, Some("action"));
+}
+
+#[tokio::test]
+async fn a_ban_ends_when_it_says() {
+    let root = serve_root().await;
+    let ban = json!({"id": "b", "who": {"network": "10.0.0.0/8"}, "for_seconds": 60, "reason": "noise"});
+    let created = root.post("/bans", ban).await.json();
+    assert_eq!(created["until_ms"], 1_800_000_060_000_u64);
+    assert_eq!((&created["who"]["network"], &created["reason"]), (&json!("10.0.0.0/8"), &json!("noise")));
+    assert_eq!(root.ask("DELETE", "/bans/b", "").await.status, 204);
+}

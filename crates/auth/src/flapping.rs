@@ -1,0 +1,193 @@
+//! [`Flapping`]: clients that connect again and again are banned for a while.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use meta::{Expect, MetaError, Resources, Transaction};
+use model::{Resource as _, TenantId};
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+use crate::resources::{Ban, Banned, NAME_LEN_MAX};
+
+/// Bound: clients that are counted at once, some 100 bytes each. While there are as many, others are not counted: who connects
+/// under ever new names is held by the rate of its listener, not by this.
+const CLIENTS_MAX: usize = 65_536;
+/// What the ids of these bans begin with.
+const PREFIX: &str = "flapping-";
+/// Bans that have ended and are removed when a new one is made.
+const REMOVED_AT_ONCE: usize = 100;
+
+/// When a client flaps, and what it gets for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlappingLimits {
+    /// Connects within `window` that are in order. One more is flapping.
+    pub connects_max: u32,
+    /// The time in which they are counted, from the first of them on.
+    pub window: Duration,
+    /// How long the client is kept out.
+    pub ban: Duration,
+}
+
+/// Counts connects of a node, by client id: many clients may share an address, and two that share an id take it from each
+/// other, for which their neighbours cannot help. Of this node only; the ban that follows is everybody's.
+pub struct Flapping {
+    limits: FlappingLimits,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Bound: [`CLIENTS_MAX`].
+    clients: HashMap<Box<str>, Count>,
+    /// Before this, looking for what is over frees nothing.
+    next_sweep_ms: i64,
+}
+
+#[derive(Clone, Copy)]
+struct Count {
+    began_ms: i64,
+    connects: u32,
+}
+
+impl Flapping {
+    /// Nobody has connected yet.
+    pub fn new(limits: FlappingLimits) -> Flapping {
+        Flapping { limits, counts: Mutex::default() }
+    }
+
+    /// A client connects, whether or not it is let in. Answers the ban that it has earned; whoever asks stores it
+    /// ([`store_ban`]).
+    pub fn note(&self, tenant: &TenantId, client: &str, now_ms: i64) -> Option<Ban> {
+        // A longer id cannot be banned.
+        if client.len() > NAME_LEN_MAX {
+            return None;
+        }
+        let window_ms = to_millis(self.limits.window);
+        let key = format!("{tenant}/{client}");
+        let mut counts = self.counts.lock();
+        let fresh = Count { began_ms: now_ms, connects: 0 };
+        if !counts.clients.contains_key(key.as_str()) && !counts.has_room(now_ms, window_ms) {
+            return None;
+        }
+        let count = counts.clients.entry(key.as_str().into()).or_insert(fresh);
+        if now_ms - count.began_ms >= window_ms {
+            *count = fresh;
+        }
+        count.connects += 1;
+        if count.connects <= self.limits.connects_max {
+            return None;
+        }
+        counts.clients.remove(key.as_str());
+        drop(counts);
+        Some(self.ban(tenant, client, now_ms))
+    }
+
+    fn ban(&self, tenant: &TenantId, client: &str, now_ms: i64) -> Ban {
+        let FlappingLimits { connects_max, window, ban } = self.limits;
+        // The same on every node, so that two nodes that notice at once make one ban.
+        let digest = Sha256::digest(client.as_bytes());
+        let id: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Ban {
+            tenant: Some(tenant.as_str().to_owned()),
+            id: format!("{PREFIX}{id}"),
+            who: Banned::Client(client.to_owned()),
+            until_ms: Some(now_ms.saturating_add(to_millis(ban))),
+            reason: format!("connected more than {connects_max} times in {window:?}"),
+        }
+    }
+}
+
+impl Counts {
+    /// Whether one more client may be counted. What is over makes room, looked for at most four times in a window.
+    fn has_room(&mut self, now_ms: i64, window_ms: i64) -> bool {
+        if self.clients.len() >= CLIENTS_MAX && now_ms >= self.next_sweep_ms {
+            self.clients.retain(|_, count| now_ms - count.began_ms < window_ms);
+            self.next_sweep_ms = now_ms + window_ms / 4;
+        }
+        self.clients.len() < CLIENTS_MAX
+    }
+}
+
+/// Stores a ban, in place of an earlier one of its id, and removes others of [`Flapping`] that have ended.
+///
+/// # Errors
+/// Those of the Meta Service.
+pub async fn store_ban(resources: &Resources, ban: &Ban, now_ms: i64) -> Result<(), MetaError> {
+    let tenant = ban.tenant.as_deref().unwrap_or_default();
+    let known = resources.list::<Ban>(&format!("{tenant}/{PREFIX}"), "", REMOVED_AT_ONCE).await?;
+    let mut transaction = Transaction::new().put_resource(ban)?;
+    let over = |until: Option<i64>| until.is_some_and(|until| until <= now_ms);
+    for ended in known.resources.into_iter().filter(|known| over(known.resource.until_ms)) {
+        let path = ended.resource.path();
+        if path != ban.path() {
+            transaction = transaction.check(path.clone(), Expect::Version(ended.version)).delete(path);
+        }
+    }
+    match resources.store().transact(transaction).await {
+        // Somebody else tidied up: the ban alone has no condition.
+        Err(MetaError::Conflict { .. }) => resources.put(ban, None).await.map(|_| ()),
+        done => done.map(|_| ()),
+    }
+}
+
+fn to_millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use meta::MemoryMeta;
+
+    use super::*;
+
+    const LIMITS: FlappingLimits =
+        FlappingLimits { connects_max: 3, window: Duration::from_secs(60), ban: Duration::from_secs(300) };
+
+    #[test]
+    fn one_connect_too_many_in_the_window_is_a_ban_of_that_client_alone() {
+        let flapping = Flapping::new(LIMITS);
+        let tenant = TenantId::default();
+        let at = |client: &str, seconds: i64| flapping.note(&tenant, client, seconds * 1000);
+        assert!((0..3).all(|second| at("a", second).is_none()));
+        assert!(at("b", 3).is_none(), "others go on");
+        // A new window: it begins anew.
+        assert!((60..63).all(|second| at("a", second).is_none()));
+        let ban = at("a", 119).unwrap();
+        assert_eq!((ban.who.clone(), ban.until_ms), (Banned::Client("a".to_owned()), Some(419_000)));
+        assert!(ban.id.starts_with(PREFIX) && model::Resource::validate(&ban).is_ok());
+        // It is counted anew while it is kept out.
+        assert!((120..123).all(|second| at("a", second).is_none()));
+        assert!(at("a", 123).is_some());
+        assert!((0..9).all(|_| at(&"x".repeat(300), 1).is_none()));
+    }
+
+    #[test]
+    fn what_is_counted_is_bounded_and_what_is_over_makes_room() {
+        let flapping = Flapping::new(LIMITS);
+        let tenant = TenantId::default();
+        for number in 0..CLIENTS_MAX + 1000 {
+            assert!(flapping.note(&tenant, &format!("c{number}"), 0).is_none());
+        }
+        assert_eq!(flapping.counts.lock().clients.len(), CLIENTS_MAX);
+        assert!((0..10).all(|_| flapping.note(&tenant, "late", 1000).is_none()), "not counted");
+        assert!((0..3).all(|_| flapping.note(&tenant, "late", 60_000).is_none()));
+        assert!(flapping.note(&tenant, "late", 60_000).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_new_ban_takes_those_away_that_have_ended() {
+        let resources = Resources::new(Arc::new(MemoryMeta::new()));
+        let flapping = Flapping::new(LIMITS);
+        let tenant = TenantId::default();
+        for (client, now_ms) in [("a", 0), ("b", 100_000), ("c", 300_000)] {
+            store_ban(&resources, &flapping.ban(&tenant, client, now_ms), now_ms).await.unwrap();
+        }
+        let known = resources.list::<Ban>("", "", 10).await.unwrap().resources;
+        let mut banned: Vec<_> = known.into_iter().map(|known| known.resource.until_ms).collect();
+        banned.sort();
+        assert_eq!(banned, [Some(400_000), Some(600_000)]);
+    }
+}
