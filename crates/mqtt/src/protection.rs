@@ -30,7 +30,10 @@ pub struct Protection {
 
 /// Is told the client id of each CONNECT that has one, whatever becomes of it.
 #[derive(Clone)]
-pub struct Connects(Arc<dyn Fn(&TenantId, &str) + Send + Sync>);
+pub struct Connects(Arc<Note>);
+
+/// Hears a tenant and a client id.
+type Note = dyn Fn(&TenantId, &str) + Send + Sync;
 
 impl Connects {
     /// `note` is called on serving cores, on their `LocalSet`s: it must not block.
