@@ -224,6 +224,20 @@ impl Mqtt {
                 fault(key, "must be at least 1s".to_owned());
             }
         }
+        if self.connect_timeout < TimeSpan::millis(1) {
+            fault("connect_timeout", "must be at least 1ms".to_owned());
+        }
+        let rates = [
+            ("total_bytes_per_second", self.total_bytes_per_second),
+            ("max_bytes_per_second", self.max_bytes_per_second),
+        ];
+        check_rates("mqtt", rates, faults);
+        check_keep_alive("mqtt", self.max_keep_alive, faults);
+        self.check_observed(faults);
+    }
+
+    fn check_observed(&self, faults: &mut Faults) {
+        let mut fault = |key, rule| faults.add("mqtt", key, rule);
         if self.sys_interval != TimeSpan::seconds(0) && self.sys_interval < TimeSpan::seconds(1) {
             fault("sys_interval", "must be 0s or at least 1s".to_owned());
         }
@@ -244,15 +258,6 @@ impl Mqtt {
                 fault("topic_metrics", format!("cannot have {filter:?}: {error}"));
             }
         }
-        if self.connect_timeout < TimeSpan::millis(1) {
-            fault("connect_timeout", "must be at least 1ms".to_owned());
-        }
-        let rates = [
-            ("total_bytes_per_second", self.total_bytes_per_second),
-            ("max_bytes_per_second", self.max_bytes_per_second),
-        ];
-        check_rates("mqtt", rates, faults);
-        check_keep_alive("mqtt", self.max_keep_alive, faults);
     }
 }
 
