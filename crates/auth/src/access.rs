@@ -76,9 +76,9 @@ pub struct Host {
 ///
 /// # What they may do
 ///
-/// The [`Grant`] answers, by the rules of [`Authorizer`]. If no rule matches, nothing is allowed; but an anonymous client may do
-/// everything as long as its tenant has neither users nor permissions and there is no provider. From the first user or permission on, it may do what rules
-/// for everyone or for anonymous clients allow.
+/// The [`Grant`] answers, by the rules of [`Authorizer`]. If no rule matches, nothing is allowed; but as long as the tenant has neither
+/// users nor permissions and there is no provider, whoever was let in (an anonymous client on loopback, or one with a certificate) may
+/// do everything. From the first user or permission on, it may do what rules for everyone, for it, or for anonymous clients allow.
 ///
 /// # Changes
 ///
@@ -345,7 +345,7 @@ impl Shared {
     /// What no rule decides.
     pub(crate) fn unmatched(&self, principal: &Principal, view: &TenantView) -> Decision {
         let allowed = match principal.user {
-            Some(_) => self.policy.allow_unmatched,
+            Some(_) => self.policy.allow_unmatched || self.is_open(view),
             None => self.is_open(view),
         };
         if allowed { Decision::Allow } else { Decision::Deny }

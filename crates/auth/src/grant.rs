@@ -139,7 +139,7 @@ impl Seen {
             }
         }
         let standing = standing.and_then(|()| shared.check_bans(&principal));
-        let open = standing.is_ok() && principal.user.is_none() && shared.is_open(&tenant);
+        let open = standing.is_ok() && shared.is_open(&tenant);
         Seen { revision, principal, tenant, standing, open, remembered: Vec::new(), next: 0 }
     }
 

@@ -40,6 +40,20 @@ async fn a_loopback_listener_lets_anonymous_clients_in_and_a_wider_one_nobody() 
 }
 
 #[tokio::test]
+async fn a_certificate_alone_is_enough_until_somebody_sets_something_up() {
+    let desk = Desk::new(vec![Link::Users, Link::Certificate]).await;
+    let certified = Credentials {
+        user: Some("device-7".into()),
+        certificate: Some("device-7".into()),
+        ..nothing(wide())
+    };
+    let grant = desk.access.admit(&certified).await.unwrap();
+    assert!(grant.principal().user.as_deref() == Some("device-7") && grant.may(Action::Publish, "a"));
+    desk.put(&permission("p", Who::User("device-7".into()), Effect::Allow, &[], "mine/#")).await;
+    assert!(grant.may(Action::Publish, "mine/a") && !grant.may(Action::Publish, "a"));
+}
+
+#[tokio::test]
 async fn from_the_first_user_on_only_what_is_proved_counts() {
     let desk = Desk::new(vec![Link::Users]).await;
     let early = desk.access.admit(&nothing(loopback())).await.unwrap();
