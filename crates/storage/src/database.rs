@@ -188,19 +188,26 @@ fn reading(from: &[u8], to: &[u8]) -> ReadOptions {
 }
 
 /// What a killed process leaves: the files as they are now, in a directory of their own, without the flush of a proper close.
+///
+/// RocksDB goes on in the background: a copy during which files came, went or grew is no moment of it, and is made anew.
 #[cfg(test)]
 pub(crate) fn files_after_kill(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().expect("a temporary directory");
-    for file in std::fs::read_dir(dir).expect("list") {
-        let file = file.expect("list");
-        if file.file_name() == "LOCK" {
-            continue;
-        }
-        // RocksDB removes old files in the background.
-        match std::fs::copy(file.path(), copy.path().join(file.file_name())) {
+    let list = || -> std::collections::BTreeMap<_, _> {
+        let files = std::fs::read_dir(dir).expect("list").map(|file| file.expect("list"));
+        files.map(|file| (file.file_name(), file.metadata().map_or(0, |found| found.len()))).collect()
+    };
+    loop {
+        let (copy, before) = (tempfile::tempdir().expect("a temporary directory"), list());
+        let names = before.keys().filter(|name| *name != "LOCK");
+        let copied: Result<Vec<_>, _> =
+            names.map(|name| std::fs::copy(dir.join(name), copy.path().join(name))).collect();
+        match copied {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
+            copied if list() == before => {
+                copied.expect("copy");
+                return copy;
+            }
             copied => drop(copied.expect("copy")),
         }
     }
-    copy
 }
