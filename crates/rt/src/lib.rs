@@ -14,7 +14,7 @@ mod tasks;
 pub use clock::{Clock, Instant, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, DiskLock, DiskOp, Fault, SimDisk, StdDisk, is_full};
 pub use failpoint::{FAILPOINTS, failpoint, failpoint_after};
-pub use memory::{memory_available, memory_in_use};
+pub use memory::{avoid_huge_pages, memory_available, memory_in_use};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use shutdown::Shutdown;
 pub use tasks::{OnFailure, OnShutdown, TaskHandle, TaskKind, TaskOutput, Tasks};

@@ -110,6 +110,8 @@ impl StartError {
 /// [`StartError`].
 pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let config = loaded.config;
+    // Before there are threads that would have touched some.
+    rt::avoid_huge_pages();
     telemetry::start(&config.log);
     let cores = core_count(&config);
     let certificates = Certificates::load(&config)?;
