@@ -30,7 +30,8 @@ use crate::principal::Principal;
 /// # Names that begin with `$`
 ///
 /// A leading wildcard of an *allow* pattern does not match a name that begins with `$`, as in MQTT; one of a *deny* pattern
-/// does. A view whose own leading wildcards match such names asks [`Action::Receive`] for them.
+/// does. Below `$SYS` the broker alone writes: [`Action::Publish`] and [`Action::Create`] are denied there to everybody, in every
+/// view. A view whose own leading wildcards match such names asks [`Action::Receive`] for them.
 ///
 /// # For implementers
 ///
@@ -96,7 +97,19 @@ pub struct Request<'a> {
     pub retain: Option<bool>,
 }
 
+/// The level below which only the broker publishes.
+const OF_THE_BROKER: &str = "$SYS";
+
 impl<'a> Request<'a> {
+    /// Whether it is nobody's but the broker's own to do.
+    #[inline]
+    pub(crate) fn is_of_the_broker(&self) -> bool {
+        let below = self.name.strip_prefix(OF_THE_BROKER);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            && self.object == Object::Topic
+            && matches!(self.action, Action::Publish | Action::Create)
+    }
+
     /// An action on a topic or subject.
     pub fn new(action: Action, name: &'a str) -> Request<'a> {
         Request { action, object: Object::Topic, name, qos: None, retain: None }

@@ -72,7 +72,7 @@ impl Grant {
     /// Decides; see [`Authorizer`](crate::Authorizer). Nothing is allowed to whom [`Grant::standing`] refuses.
     pub fn decide(&self, request: &Request<'_>) -> Decision {
         let seen = self.current();
-        if seen.open {
+        if seen.open && !request.is_of_the_broker() {
             return Decision::Allow;
         }
         if seen.standing.is_err() {

@@ -67,6 +67,9 @@ impl RuleTable {
         request: &Request<'_>,
         unmatched: Decision,
     ) -> Verdict<'a> {
+        if request.is_of_the_broker() {
+            return Verdict { decision: Decision::Deny, because: "the broker's own" };
+        }
         let mut allowed = principal.identity.superuser.then_some("superuser");
         let mut checked = false;
         for (id, rule) in self.rules_of(principal) {

@@ -403,3 +403,23 @@ async fn what_was_left_to_be_done_is_asked_again() {
     desk.put(&ban("b", Banned::Client("d1".into()), None)).await;
     assert!(!desk.access.may_still(&tenant, &proved, &Request::new(Action::Publish, "c")));
 }
+
+#[tokio::test]
+async fn below_sys_the_broker_alone_writes() {
+    let desk = Desk::new(vec![Link::Users]).await;
+    let check = |grant: &Grant| {
+        for name in ["$SYS", "$SYS/", "$SYS/broker/uptime"] {
+            assert!(!grant.may(Action::Publish, name) && !grant.may(Action::Create, name), "{name}");
+            assert!(grant.may(Action::Subscribe, name), "{name}");
+        }
+        for name in ["$SYSTEM", "$sys/a", "a/$SYS", "$delayed/1/a"] {
+            assert!(grant.may(Action::Publish, name), "{name}");
+        }
+    };
+    let anonymous = desk.access.admit(&nothing(loopback())).await.unwrap();
+    check(&anonymous);
+    let request = Request::new(Action::Publish, "$SYS/a");
+    assert!(!desk.access.may_still(&TenantId::default(), &anonymous.author(), &request));
+    desk.put(&User { superuser: true, ..user("root", "secret") }).await;
+    check(&desk.access.admit(&password(wide(), "root", "secret")).await.unwrap());
+}

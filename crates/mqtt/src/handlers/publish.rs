@@ -12,7 +12,6 @@ use crate::connection::{Close, Connection};
 use crate::convert::Inbound;
 use crate::incoming::{AckOf, Received, ReceivedRows};
 use crate::metrics::DropReason;
-use crate::observe::is_reserved;
 use crate::rewrite::{self, Unusable};
 use crate::subscription::subject_of;
 
@@ -150,13 +149,8 @@ impl<B: Broker> Connection<B> {
         let client = is_marked.then(|| self.client.clone());
         let inbound =
             Inbound { publish, subject, qos: publish.delivery.qos(), publisher: client.as_deref(), rows };
-        if subject.starts_with('$') {
-            if let Some(delayed) = subject.strip_prefix(DELAYED) {
-                return self.push_later(&inbound, delayed);
-            }
-            if is_reserved(subject) {
-                return Err(ErrorKind::Denied);
-            }
+        if let Some(delayed) = subject.strip_prefix(DELAYED) {
+            return self.push_later(&inbound, delayed);
         }
         self.check_may_publish(&inbound)?;
         let shared = self.shared.clone();
@@ -165,14 +159,11 @@ impl<B: Broker> Connection<B> {
     }
 
     /// `$delayed/{seconds}/{topic}`: the same, when the time has come. Its expiry counts from then on.
-    fn push_later(&mut self, inbound: &Inbound<'_>, delayed: &str) -> Result<Option<u64>, model::ErrorKind> {
-        let (seconds, subject) = delayed.split_once('/').ok_or(model::ErrorKind::Invalid)?;
-        let delay_ms = delay_ms(seconds).ok_or(model::ErrorKind::Invalid)?;
+    fn push_later(&mut self, inbound: &Inbound<'_>, delayed: &str) -> Result<Option<u64>, ErrorKind> {
+        let (seconds, subject) = delayed.split_once('/').ok_or(ErrorKind::Invalid)?;
+        let delay_ms = delay_ms(seconds).ok_or(ErrorKind::Invalid)?;
         if subject.is_empty() || subject.starts_with(DELAYED) {
-            return Err(model::ErrorKind::Invalid);
-        }
-        if is_reserved(subject) {
-            return Err(ErrorKind::Denied);
+            return Err(ErrorKind::Invalid);
         }
         let due_ms = self.shared.broker.wall_ms().saturating_add_unsigned(delay_ms);
         let inbound = Inbound { subject, ..*inbound };

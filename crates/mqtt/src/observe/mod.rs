@@ -28,7 +28,7 @@ pub use history::{Happening, HistoryEvent};
 use load::Loads;
 use slow::Slow;
 pub use slow::{SlowConfig, SlowSubscription};
-pub(crate) use sys::is_reserved;
+pub(crate) use sys::is_below_sys;
 use topics::Topics;
 pub use topics::{TopicMetricError, TopicReading};
 
@@ -225,7 +225,7 @@ impl Counted {
         self.metrics.subscriptions.subtract(self.count);
         self.metrics.subscriptions.add(count);
         self.count = count;
-        let watches = filters.into_iter().any(|text| is_reserved(split_prefix(text).1));
+        let watches = filters.into_iter().any(|text| is_below_sys(split_prefix(text).1));
         let inner = &self.observatory.inner;
         match (self.watches, watches) {
             (false, true) => {

@@ -18,9 +18,9 @@ pub(crate) const SYS: &str = "$SYS";
 const EXCHANGED: [&str; 7] = ["connect", "puback", "pubrec", "pubrel", "pubcomp", "subscribe", "unsubscribe"];
 const ANSWERS: [&str; 7] = ["connack", "puback", "pubrec", "pubrel", "pubcomp", "suback", "unsuback"];
 
-/// Whether a topic, or a filter, is one that only the broker publishes to.
+/// Whether a topic, or a filter, lies there.
 #[inline]
-pub(crate) fn is_reserved(topic: &str) -> bool {
+pub(crate) fn is_below_sys(topic: &str) -> bool {
     topic.strip_prefix(SYS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -175,12 +175,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_under_sys_is_the_brokers() {
+    fn what_lies_below_sys_is_known() {
         for topic in ["$SYS", "$SYS/", "$SYS/broker/uptime", "$SYS/#"] {
-            assert!(is_reserved(topic), "{topic}");
+            assert!(is_below_sys(topic), "{topic}");
         }
         for topic in ["", "SYS", "$SYSTEM", "$sys/a", "a/$SYS", "$delayed/1/a"] {
-            assert!(!is_reserved(topic), "{topic}");
+            assert!(!is_below_sys(topic), "{topic}");
         }
     }
 

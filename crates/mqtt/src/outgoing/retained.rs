@@ -14,7 +14,7 @@ use super::{Held, Link, Outgoing};
 use crate::convert::identify;
 use crate::inbox::Told;
 use crate::metrics::DropReason;
-use crate::observe::is_reserved;
+use crate::observe::is_below_sys;
 use crate::session::Shared;
 use crate::state::Origin;
 use crate::subscription::{Grant, Tag};
@@ -171,7 +171,7 @@ impl RetainedWork {
             self.superseded.clear();
         }
         self.reading = true;
-        if is_reserved(job.filter.as_str()) {
+        if is_below_sys(job.filter.as_str()) {
             // Known at once, and all of it.
             let Shared { observatory, broker, tenant, .. } = &**link.shared;
             let is_first = self.after.is_none();
