@@ -1,6 +1,5 @@
 //! A client that is connected: what its packets change, what it is told, and how it leaves. Hot path.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use crate::metrics::{DropReason, PacketType};
 use crate::observe::Presence;
 use crate::outgoing::{Link, Outgoing, SUBSCRIPTIONS_MAX};
 use crate::pace::Pace;
-use crate::rights::Rights;
+use crate::rights::{self, Rights};
 use crate::saver::{Saver, Waiting};
 use crate::session::Shared;
 use crate::state::{State, StoredWill};
@@ -55,8 +54,6 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) incoming: Option<Box<Incoming>>,
     pub(crate) outgoing: Option<Box<Outgoing>>,
     pub(crate) saver: Saver,
-    /// Who it is, where rules ask for it.
-    pub(crate) identity: Option<Box<Identity>>,
     /// Exclusive subscriptions, once there are some.
     pub(crate) exclusive: Option<Box<Exclusives>>,
     /// How fast it may send, where that is limited.
@@ -67,12 +64,6 @@ pub(crate) struct Connection<B: Broker> {
     pub(crate) presence: Box<Presence>,
     /// Topic aliases towards a client that permits some.
     pub(crate) aliases: Option<Box<Used>>,
-}
-
-/// What is known of a client beside its identifier.
-pub(crate) struct Identity {
-    pub(crate) user: Option<Box<str>>,
-    pub(crate) host: IpAddr,
 }
 
 /// Why a connection has to end.
@@ -257,7 +248,7 @@ impl<B: Broker> Connection<B> {
     }
 
     /// Whether the client may stay.
-    fn check_standing(&self) -> Result<(), Close> {
+    pub(crate) fn check_standing(&self) -> Result<(), Close> {
         self.rights.standing().map_err(|reason| {
             debug!(client = %self.client, ?reason, "the client may not stay");
             Close::fault(reason)
@@ -278,12 +269,8 @@ impl<B: Broker> Connection<B> {
 
     /// Who the client is, for templates.
     pub(crate) fn who(&self) -> Who<'_> {
-        let identity = self.identity.as_deref();
-        Who {
-            client: &self.client,
-            user: identity.and_then(|identity| identity.user.as_deref()),
-            host: identity.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |identity| identity.host),
-        }
+        let Presence { user, peer, .. } = &*self.presence;
+        Who { client: &self.client, user: user.as_deref(), host: rights::host(peer) }
     }
 
     /// Whether the session outlives the connection.

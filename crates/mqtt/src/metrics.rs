@@ -35,6 +35,7 @@ pub(crate) enum PacketType {
     Unsuback = 11,
     Pingresp = 13,
     Disconnect = 14,
+    Auth = 15,
 }
 
 /// Packet types by their number, as metrics name them.

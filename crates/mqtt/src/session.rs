@@ -381,14 +381,22 @@ impl<B: Broker> Session<B> {
             }
         };
         let Phase::Proving(proving) = std::mem::replace(&mut self.phase, Phase::Closed) else { return None };
-        let peer = *proving.peer();
-        match packet {
-            Packet::Auth(auth) => match proving.take(&auth, &self.shared) {
-                Ok(step) => self.go_on(step, turn),
-                Err(reason) => self.refuse(&peer, reason, turn),
-            },
-            Packet::Disconnect(_) => self.drop_unanswered(turn),
-            _ => self.refuse(&peer, ReasonCode::ProtocolError, turn),
+        self.shared.metrics.note_received(bytes, len, false);
+        let (peer, client) = (*proving.peer(), proving.client());
+        let step = match packet {
+            Packet::Auth(auth) => proving.take(&auth, &self.shared),
+            Packet::Disconnect(_) => {
+                self.drop_unanswered(turn);
+                return Some(len);
+            }
+            _ => Err(ReasonCode::ProtocolError),
+        };
+        match step {
+            Ok(step) => self.go_on(step, turn),
+            Err(reason) => {
+                self.note_refused(&client, reason);
+                self.refuse(&peer, reason, turn);
+            }
         }
         Some(len)
     }
@@ -396,7 +404,7 @@ impl<B: Broker> Session<B> {
     fn go_on(&mut self, step: Step, turn: &mut Turn<'_>) {
         match step {
             Step::Ask(proving) => {
-                proving.ask(turn);
+                proving.ask(&self.shared.metrics, turn);
                 self.phase = Phase::Proving(proving);
             }
             Step::Claim(opening) => {
@@ -413,11 +421,15 @@ impl<B: Broker> Session<B> {
             Ok(claimed) => {
                 let Some(presence) = self.presence.take() else { return };
                 let parts = (Rc::clone(&self.shared), Rc::clone(&self.inbox), presence);
-                self.phase = Phase::Open(connect::accept(*opening, claimed, parts, turn));
-                if self.inbox.is_wanted() {
+                let connection = connect::accept(*opening, claimed, parts, turn);
+                let stays = match self.inbox.is_wanted() {
                     // Somebody claimed the session while we did, and was told to wait for us.
-                    self.end_if(Err(Close::fault(ReasonCode::SessionTakenOver)), turn);
-                }
+                    true => Err(Close::fault(ReasonCode::SessionTakenOver)),
+                    // It was let in before it could hear of changed rights.
+                    false => connection.check_standing(),
+                };
+                self.phase = Phase::Open(connection);
+                self.end_if(stays, turn);
             }
             Err(reason) => {
                 self.note_refused(opening.client(), reason);

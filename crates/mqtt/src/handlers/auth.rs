@@ -19,6 +19,7 @@ use wire::mqtt::{Auth, Connect, Peer, PropertiesBuf, Property, ReasonCode};
 
 use crate::connection::{Close, Connection};
 use crate::handlers::connect::Opening;
+use crate::metrics::{Metrics, PacketType};
 use crate::rights::{Rights, refusal_reason};
 use crate::session::Shared;
 
@@ -58,12 +59,14 @@ impl ProofExchange {
         Ok(Some(verified))
     }
 
-    fn encode(&self, reason: ReasonCode, peer: &Peer, turn: &mut Turn<'_>) {
+    fn encode(&self, reason: ReasonCode, peer: &Peer, metrics: &Metrics, turn: &mut Turn<'_>) {
         let properties = self.properties();
         let auth = Auth { reason, properties: properties.view() };
         if auth.encode(turn.output.buffer(), peer).is_err() {
             // A client that takes no AUTH cannot prove anything.
             turn.close();
+        } else {
+            metrics.note_sent(PacketType::Auth);
         }
     }
 
@@ -120,8 +123,12 @@ impl Proving {
         self.opening.peer()
     }
 
-    pub(crate) fn ask(&self, turn: &mut Turn<'_>) {
-        self.exchange.encode(ReasonCode::ContinueAuthentication, self.peer(), turn);
+    pub(crate) fn client(&self) -> Arc<str> {
+        Arc::clone(self.opening.client())
+    }
+
+    pub(crate) fn ask(&self, metrics: &Metrics, turn: &mut Turn<'_>) {
+        self.exchange.encode(ReasonCode::ContinueAuthentication, self.peer(), metrics, turn);
     }
 
     /// Takes an AUTH packet of the exchange.
@@ -179,7 +186,7 @@ impl<B: Broker> Connection<B> {
         }
         let taken = exchange.take(auth.properties.authentication_data(), access, &shared.tenant);
         let Some(verified) = taken.map_err(Close::fault)? else {
-            exchange.encode(ReasonCode::ContinueAuthentication, &self.peer, turn);
+            exchange.encode(ReasonCode::ContinueAuthentication, &self.peer, &shared.metrics, turn);
             return Ok(());
         };
         let rights = &self.rights;
@@ -189,7 +196,7 @@ impl<B: Broker> Connection<B> {
         let credentials = rights.credentials(&shared.config.listener);
         match access.admit_verified(&credentials, &verified) {
             Ok(grant) => {
-                exchange.encode(ReasonCode::Success, &self.peer, turn);
+                exchange.encode(ReasonCode::Success, &self.peer, &shared.metrics, turn);
                 *self.rights = Rights::new(grant, turn.now, shared.broker.wall_ms());
                 Ok(())
             }

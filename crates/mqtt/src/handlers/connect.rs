@@ -16,14 +16,14 @@ use wire::mqtt::{Connack, Connect, Peer, PropertiesBuf, Property, ReasonCode, Ve
 
 use crate::aliases::Used;
 use crate::config::MqttConfig;
-use crate::connection::{Connection, Identity, keep_of};
+use crate::connection::{Connection, keep_of};
 use crate::error::{connect_reason, reason_string};
 use crate::exclusive::{Exclusives, Grant};
 use crate::handlers::auth::{ProofExchange, is_proved};
 use crate::inbox::{Farewell, Inbox, InboxSink, Told};
 use crate::incoming::{Received, ReceivedRows};
 use crate::metrics::PacketType;
-use crate::observe::{Presence, is_reserved};
+use crate::observe::Presence;
 use crate::outgoing::{Outgoing, is_shared};
 use crate::pace::Pace;
 use crate::rewrite;
@@ -55,10 +55,8 @@ pub(crate) struct Opening {
     /// Greatest topic alias towards the client.
     alias_max: u16,
     will: Option<Box<Will>>,
-    /// Who it is, where rules ask for it.
-    identity: Option<Box<Identity>>,
     /// What it says of itself.
-    credentials: Box<Credentials>,
+    credentials: Rc<Credentials>,
     /// Its proof, if it named a method.
     proof: Option<Proof>,
     /// What the client is told of where its responses go.
@@ -108,30 +106,23 @@ impl Opening {
         let keep_alive = if is_v5 { keep_alive(config, packet.keep_alive) } else { packet.keep_alive };
         let receive_maximum = properties.receive_maximum().unwrap_or(NonZeroU16::MAX);
         let place = (&shared.tenant, &config.listener);
-        let credentials = Box::new(rights::credentials(packet, &client, network, place));
+        let credentials = Rc::new(rights::credentials(packet, &client, network, place));
         let who = Who { client: &client, user: credentials.user.as_deref(), host: credentials.peer };
         let will = match &packet.will {
             Some(will) => {
                 let topic = rewrite::topic(&config.rewrites, will.topic, &who);
                 let topic = topic.map_err(|_| ReasonCode::TopicNameInvalid)?;
-                if is_reserved(&topic) {
-                    return Err(ReasonCode::NotAuthorized);
-                }
                 let will = WillPacket { topic: &topic, ..*will };
                 Some(Box::new(Will::of(&will).ok_or(ReasonCode::PacketTooLarge)?))
             }
             None => None,
         };
-        let has_rules = !config.rewrites.is_empty() || !config.auto_subscribe.is_empty();
-        let identity =
-            has_rules.then(|| Box::new(Identity { user: who.user.map(Box::from), host: who.host }));
         let response_information = match &config.response_information {
             Some(template) if properties.request_response_information() == Some(true) => template.fill(&who),
             Some(_) | None => None,
         };
         Ok(Self {
             peer: peer_of(packet),
-            identity,
             proof: None,
             response_information: response_information.map(String::into_boxed_str),
             credentials,
@@ -148,7 +139,7 @@ impl Opening {
         })
     }
 
-    pub(crate) fn client(&self) -> &str {
+    pub(crate) fn client(&self) -> &Arc<str> {
         &self.client
     }
 
@@ -169,7 +160,7 @@ impl Opening {
     pub(crate) fn claim<B: Broker>(&self, shared: &Rc<Shared<B>>, inbox: &Rc<Inbox>) {
         let (task, inbox) = (Rc::clone(shared), Rc::clone(inbox));
         let (client, clean_start, expiry) = (Arc::clone(&self.client), self.clean_start, self.expiry);
-        let credentials = self.credentials.clone();
+        let credentials = Rc::clone(&self.credentials);
         let verified = self.proof.as_ref().map(|proof| proof.verified.clone());
         let will = self.will.clone();
         shared.spawn(async move {
@@ -408,9 +399,8 @@ pub(crate) fn accept<B: Broker>(
         will.accept(kept);
     }
     let rights = Box::new(Rights::new(claimed.rights, turn.now, shared.broker.wall_ms()));
-    let mut identity = opening.identity;
-    if let (Some(identity), Some(user)) = (&mut identity, rights.user()) {
-        identity.user = Some((&*user).into());
+    if let Some(user) = rights.user() {
+        presence.user = Some(user);
     }
     let place = shared.present.borrow_mut().insert(Rc::clone(&inbox));
     presence.keep_alive = opening.keep_alive;
@@ -433,7 +423,6 @@ pub(crate) fn accept<B: Broker>(
         saver: Saver::default(),
         aliases: Used::new(opening.alias_max),
         exclusive: claimed.grant.map(|mut grant| Box::new(Exclusives::of(grant.take()))),
-        identity,
         pace: Pace::new(shared.config.rate_limit, shared.protection.pace.as_ref(), turn.now),
         presence,
         shared,

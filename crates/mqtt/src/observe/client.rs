@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use broker::{Broker, Guarantee, Message, Retain};
 use serde::Serialize;
@@ -14,8 +15,9 @@ use crate::session::Shared;
 
 /// A client from its CONNECT on.
 pub(crate) struct Presence {
-    peer: Rc<net::Peer>,
-    user: Option<Box<str>>,
+    pub(crate) peer: Rc<net::Peer>,
+    /// As it calls itself, until it has proved who it is.
+    pub(crate) user: Option<Arc<str>>,
     version: Version,
     clean_start: bool,
     pub(crate) keep_alive: u16,
@@ -44,7 +46,7 @@ impl Presence {
     pub(crate) fn new(peer: &Rc<net::Peer>, packet: &wire::mqtt::Connect<'_>, since_ms: i64) -> Self {
         Self {
             peer: Rc::clone(peer),
-            user: packet.user_name.map(Box::from),
+            user: packet.user_name.map(Arc::from),
             version: packet.version,
             clean_start: packet.clean_start,
             keep_alive: packet.keep_alive,
