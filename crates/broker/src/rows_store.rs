@@ -78,11 +78,15 @@ impl Rows {
     /// A row.
     pub async fn get(&self, place: &Place, key: Bytes) -> Result<Option<Row>, Error> {
         let kv = self.group(place)?.kv().clone();
-        let row = self.core.offload(move || match kv.get(&key)? {
-            Some(stored) => row(key, &stored).map(Some),
-            None => Ok(None),
-        });
-        row.await?.map_err(|error| unreadable("read a row", error))
+        let stored = match kv.get_at_once(&key) {
+            Some(stored) => stored,
+            None => {
+                let key = key.clone();
+                self.core.offload(move || kv.get(&key)).await?
+            }
+        };
+        let row = stored.and_then(|stored| stored.map(|stored| row(key, &stored)).transpose());
+        row.map_err(|error| unreadable("read a row", error))
     }
 
     /// Rows whose key begins with `prefix`, in key order from `from` on (empty: from the first), at most `limit`.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions,
-    IteratorMode, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind,
+    FlushOptions, IteratorMode, Options, ReadOptions, ReadTier, SliceTransform, WriteBatch, WriteOptions,
 };
 
 use crate::kv::{KvError, Row};
@@ -97,6 +97,21 @@ impl Database {
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, rocksdb::Error> {
         let found = self.db.get_pinned_cf(self.space(space), key)?;
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// The same from memory alone; `None` if a disk would have to be read.
+    pub(crate) fn get_at_once(
+        &self,
+        space: Space,
+        key: &[u8],
+    ) -> Result<Option<Option<Bytes>>, rocksdb::Error> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        match self.db.get_pinned_cf_opt(self.space(space), key, &options) {
+            Ok(found) => Ok(Some(found.map(|value| Bytes::copy_from_slice(&value)))),
+            Err(err) if err.kind() == ErrorKind::Incomplete => Ok(None),
+            Err(err) => Err(err),
+        }
     }
 
     /// Rows from `from` (inclusive) to `to` (exclusive), in key order, as of this moment.

@@ -66,6 +66,10 @@ impl Kv for MapKv {
         Ok(self.state.lock().live.rows.get(key).cloned())
     }
 
+    fn get_at_once(&self, key: &[u8]) -> Option<Result<Option<Bytes>, KvError>> {
+        Some(self.get(key))
+    }
+
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Row>, KvError> {
         let state = self.state.lock();
         let first = Bound::Included(prefix.max(from));

@@ -48,6 +48,9 @@ pub trait Kv: Send + Sync {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError>;
 
+    /// The same without waiting for a disk; `None` if the value, or that there is none, is not known in memory.
+    fn get_at_once(&self, key: &[u8]) -> Option<Result<Option<Bytes>, KvError>>;
+
     /// Rows whose key begins with `prefix` and is at or after `from` (empty: from the first), in key order, at most `limit`.
     /// To go on, pass the last key with a zero byte appended.
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Row>, KvError>;

@@ -119,6 +119,11 @@ impl Kv for RocksKv {
         self.database.get(Space::Kv, &self.key(key)).map_err(|err| KvError::io("read row", err))
     }
 
+    fn get_at_once(&self, key: &[u8]) -> Option<Result<Option<Bytes>, KvError>> {
+        let found = self.database.get_at_once(Space::Kv, &self.key(key)).transpose();
+        found.map(|found| found.map_err(|err| KvError::io("read row", err)))
+    }
+
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Row>, KvError> {
         let first = self.key(prefix.max(from));
         let end = after_prefix(&self.key(prefix)).expect("the tag is not 0xff");

@@ -270,3 +270,23 @@ fn storage_55_a_database_of_another_format_is_refused() {
     drop(raw);
     assert!(matches!(Database::open(dir.path()), Err(KvError::Damaged { what: "rocksdb format version" })));
 }
+
+#[test]
+fn what_lies_on_disk_alone_is_not_answered_at_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let open =
+        || RocksKv::open(Database::open(dir.path()).expect("open"), GroupId(1)).expect("open the group");
+    let kv = open();
+    // More than a block, so that the applied index, which opening reads, lies in another one.
+    let filler = KvWrite::Put { key: "a".into(), value: vec![7; 64 << 10].into() };
+    kv.apply(&[filler, KvWrite::Put { key: "there".into(), value: "value".into() }], 1).expect("apply");
+    let at_once = |kv: &RocksKv, key: &[u8]| kv.get_at_once(key).map(|found| found.expect("read"));
+    assert_eq!(at_once(&kv, b"there"), Some(Some("value".into())));
+    kv.flush().expect("flush");
+    drop(kv);
+    let kv = open();
+    assert_eq!(at_once(&kv, b"there"), None, "its block is on disk");
+    assert_eq!(at_once(&kv, b"elsewhere"), Some(None), "the filter knows that it is not there");
+    assert_eq!(kv.get(b"there").expect("read"), Some("value".into()));
+    assert_eq!(at_once(&kv, b"there"), Some(Some("value".into())), "now it is in memory");
+}
