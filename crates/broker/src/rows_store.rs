@@ -10,6 +10,9 @@ use crate::core_thread::Core;
 use crate::outbox::kind_of;
 use crate::rows::{Check, Place, Row, RowWrite, RowsOutcome};
 
+/// Rows that a core reads itself, where they are in memory.
+const ROWS_AT_ONCE: usize = 16;
+
 /// Replicated rows as one core sees them. Clones are the same.
 ///
 /// A read sees every transaction that was answered before it began. Keys of a front begin with a byte and a name of its
@@ -98,11 +101,16 @@ impl Rows {
         limit: usize,
     ) -> Result<Vec<Row>, Error> {
         let kv = self.group(place)?.kv().clone();
-        let rows = self.core.offload(move || {
-            let rows = kv.scan(&prefix, &from, limit)?;
-            rows.into_iter().map(|stored| row(stored.key, &stored.value)).collect::<Result<Vec<_>, _>>()
+        let few = kv.scan_at_once(&prefix, &from, limit.min(ROWS_AT_ONCE));
+        let stored = match few {
+            Some(Ok(few)) if few.len() < ROWS_AT_ONCE || few.len() == limit => Ok(few),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => self.core.offload(move || kv.scan(&prefix, &from, limit)).await?,
+        };
+        let rows = stored.and_then(|stored| {
+            stored.into_iter().map(|stored| row(stored.key, &stored.value)).collect::<Result<Vec<_>, _>>()
         });
-        rows.await?.map_err(|error| unreadable("scan rows", error))
+        rows.map_err(|error| unreadable("scan rows", error))
     }
 
     /// All groups, for whoever gathers rows that lie beside records.

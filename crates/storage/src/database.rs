@@ -46,6 +46,29 @@ impl Space {
     }
 }
 
+/// How far a read goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// It never waits for a disk; see [`is_on_disk`].
+    Memory,
+    /// Wherever the rows are.
+    Disk,
+}
+
+impl From<Tier> for ReadTier {
+    fn from(tier: Tier) -> ReadTier {
+        match tier {
+            Tier::Memory => ReadTier::BlockCache,
+            Tier::Disk => ReadTier::All,
+        }
+    }
+}
+
+/// Whether a read of [`Tier::Memory`] failed because it would have had to read a disk.
+pub(crate) fn is_on_disk(err: &rocksdb::Error) -> bool {
+    err.kind() == ErrorKind::Incomplete
+}
+
 /// The node's RocksDB.
 pub struct Database {
     db: DB,
@@ -95,23 +118,19 @@ impl Database {
     }
 
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, rocksdb::Error> {
-        let found = self.db.get_pinned_cf(self.space(space), key)?;
-        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
+        self.get_from(Tier::Disk, space, key)
     }
 
-    /// The same from memory alone; `None` if a disk would have to be read.
-    pub(crate) fn get_at_once(
+    pub(crate) fn get_from(
         &self,
+        tier: Tier,
         space: Space,
         key: &[u8],
-    ) -> Result<Option<Option<Bytes>>, rocksdb::Error> {
+    ) -> Result<Option<Bytes>, rocksdb::Error> {
         let mut options = ReadOptions::default();
-        options.set_read_tier(ReadTier::BlockCache);
-        match self.db.get_pinned_cf_opt(self.space(space), key, &options) {
-            Ok(found) => Ok(Some(found.map(|value| Bytes::copy_from_slice(&value)))),
-            Err(err) if err.kind() == ErrorKind::Incomplete => Ok(None),
-            Err(err) => Err(err),
-        }
+        options.set_read_tier(tier.into());
+        let found = self.db.get_pinned_cf_opt(self.space(space), key, &options)?;
+        Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     /// Rows from `from` (inclusive) to `to` (exclusive), in key order, as of this moment.
@@ -121,11 +140,19 @@ impl Database {
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<Row, rocksdb::Error>> + '_ {
-        let rows = self.db.iterator_cf_opt(
-            self.space(space),
-            reading(from, to),
-            IteratorMode::From(from, Direction::Forward),
-        );
+        self.rows_from(Tier::Disk, space, (from, to))
+    }
+
+    pub(crate) fn rows_from(
+        &self,
+        tier: Tier,
+        space: Space,
+        (from, to): (&[u8], &[u8]),
+    ) -> impl Iterator<Item = Result<Row, rocksdb::Error>> + '_ {
+        let mut options = reading(from, to);
+        options.set_read_tier(tier.into());
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let rows = self.db.iterator_cf_opt(self.space(space), options, mode);
         rows.map(|row| row.map(|(key, value)| Row { key: key.into(), value: value.into() }))
     }
 

@@ -78,6 +78,10 @@ impl Kv for MapKv {
         Ok(rows.map(|(key, value)| Row { key: key.clone(), value: value.clone() }).collect())
     }
 
+    fn scan_at_once(&self, prefix: &[u8], from: &[u8], limit: usize) -> Option<Result<Vec<Row>, KvError>> {
+        Some(self.scan(prefix, from, limit))
+    }
+
     fn applied(&self) -> u64 {
         self.state.lock().live.applied
     }

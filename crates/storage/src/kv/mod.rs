@@ -55,6 +55,9 @@ pub trait Kv: Send + Sync {
     /// To go on, pass the last key with a zero byte appended.
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Row>, KvError>;
 
+    /// The same without waiting for a disk; `None` if some of the rows are not in memory.
+    fn scan_at_once(&self, prefix: &[u8], from: &[u8], limit: usize) -> Option<Result<Vec<Row>, KvError>>;
+
     /// The last log index that is applied; 0 before the first.
     fn applied(&self) -> u64;
 

@@ -15,7 +15,7 @@ use model::GroupId;
 use super::checkpoint::{CheckpointReader, CheckpointWriter};
 use super::keys::after_prefix;
 use super::{Kv, KvError, KvWrite, Row};
-use crate::database::{Database, Space};
+use crate::database::{Database, Space, Tier, is_on_disk};
 
 const TAG_APPLIED: u8 = 0;
 const TAG_ROW: u8 = 1;
@@ -63,6 +63,21 @@ impl RocksKv {
 
     fn set_applied(&self, applied: u64) {
         self.applied.store(applied, Ordering::Release);
+    }
+
+    fn scan_tier(
+        &self,
+        tier: Tier,
+        (prefix, from): (&[u8], &[u8]),
+        limit: usize,
+    ) -> Result<Vec<Row>, rocksdb::Error> {
+        let first = self.key(prefix.max(from));
+        let end = after_prefix(&self.key(prefix)).expect("the tag is not 0xff");
+        if first >= end {
+            return Ok(Vec::new());
+        }
+        let rows = self.database.rows_from(tier, Space::Kv, (&first, &end)).take(limit);
+        rows.map(|row| row.map(|row| Row { key: row.key.slice(5..), value: row.value })).collect()
     }
 
     /// Writes a checkpoint's rows; the applied index is not touched.
@@ -116,23 +131,29 @@ impl Kv for RocksKv {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.database.get(Space::Kv, &self.key(key)).map_err(|err| KvError::io("read row", err))
+        let found = self.database.get(Space::Kv, &self.key(key));
+        found.map_err(|err| KvError::io("read row", err))
     }
 
     fn get_at_once(&self, key: &[u8]) -> Option<Result<Option<Bytes>, KvError>> {
-        let found = self.database.get_at_once(Space::Kv, &self.key(key)).transpose();
-        found.map(|found| found.map_err(|err| KvError::io("read row", err)))
+        match self.database.get_from(Tier::Memory, Space::Kv, &self.key(key)) {
+            Ok(found) => Some(Ok(found)),
+            Err(err) if is_on_disk(&err) => None,
+            Err(err) => Some(Err(KvError::io("read row", err))),
+        }
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Row>, KvError> {
-        let first = self.key(prefix.max(from));
-        let end = after_prefix(&self.key(prefix)).expect("the tag is not 0xff");
-        if first >= end {
-            return Ok(Vec::new());
+        let rows = self.scan_tier(Tier::Disk, (prefix, from), limit);
+        rows.map_err(|err| KvError::io("scan rows", err))
+    }
+
+    fn scan_at_once(&self, prefix: &[u8], from: &[u8], limit: usize) -> Option<Result<Vec<Row>, KvError>> {
+        match self.scan_tier(Tier::Memory, (prefix, from), limit) {
+            Ok(rows) => Some(Ok(rows)),
+            Err(err) if is_on_disk(&err) => None,
+            Err(err) => Some(Err(KvError::io("scan rows", err))),
         }
-        let rows = self.database.rows(Space::Kv, &first, &end).take(limit);
-        let rows = rows.map(|row| row.map(|row| Row { key: row.key.slice(5..), value: row.value }));
-        rows.collect::<Result<_, _>>().map_err(|err| KvError::io("scan rows", err))
     }
 
     fn applied(&self) -> u64 {

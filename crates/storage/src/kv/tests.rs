@@ -277,9 +277,12 @@ fn what_lies_on_disk_alone_is_not_answered_at_once() {
     let open =
         || RocksKv::open(Database::open(dir.path()).expect("open"), GroupId(1)).expect("open the group");
     let kv = open();
-    // More than a block, so that the applied index, which opening reads, lies in another one.
-    let filler = KvWrite::Put { key: "a".into(), value: vec![7; 64 << 10].into() };
-    kv.apply(&[filler, KvWrite::Put { key: "there".into(), value: "value".into() }], 1).expect("apply");
+    // In three blocks: the applied index, which opening reads, and a large row; one that is there and a large row; the last.
+    let put = |key: &'static str, value| KvWrite::Put { key: key.into(), value };
+    let large = || Bytes::from(vec![7; 64 << 10]);
+    let rows =
+        [put("large", large()), put("there", "value".into()), put("u", large()), put("v", "last".into())];
+    kv.apply(&rows, 1).expect("apply");
     let at_once = |kv: &RocksKv, key: &[u8]| kv.get_at_once(key).map(|found| found.expect("read"));
     assert_eq!(at_once(&kv, b"there"), Some(Some("value".into())));
     kv.flush().expect("flush");
@@ -289,4 +292,8 @@ fn what_lies_on_disk_alone_is_not_answered_at_once() {
     assert_eq!(at_once(&kv, b"elsewhere"), Some(None), "the filter knows that it is not there");
     assert_eq!(kv.get(b"there").expect("read"), Some("value".into()));
     assert_eq!(at_once(&kv, b"there"), Some(Some("value".into())), "now it is in memory");
+    let all = |kv: &RocksKv| kv.scan_at_once(b"", b"", 9).map(|rows| rows.expect("scan").len());
+    assert_eq!(all(&kv), None, "the last is on disk");
+    assert_eq!(kv.scan(b"", b"", 9).expect("scan").len(), 4);
+    assert_eq!(all(&kv), Some(4));
 }
