@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use model::{EngineKind, GroupId, Offset, ShardId, TopicNumber};
 use rt::{Disk, SimDisk};
 use storage::journal::{Location, SegmentInfo};
-use storage::{BatchSource, LogError, LogStore, LogStoreConfig, Position, Selection, TimeQuery};
+use storage::{BatchSource, LogError, LogStore, LogStoreConfig, Position, Selection, StripeContents, TimeQuery};
 
 struct Nothing;
 
@@ -41,7 +41,8 @@ fuzz_target!(|input: &[u8]| {
         memory_origin: Offset(0),
     };
     let segments = [SegmentInfo { seq: 1, sealed: true, bytes: 0, groups: Vec::new() }];
-    let Ok(store) = LogStore::open(config, &disk, None, (&source, &segments), &mut |_, _| Ok(())) else {
+    let journal = StripeContents { source: &source, segments: &segments, purged: &|_| 0 };
+    let Ok(store) = LogStore::open(config, &disk, None, journal, &mut |_, _| Ok(())) else {
         return;
     };
     for group in 0..3 {

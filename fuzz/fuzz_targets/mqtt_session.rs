@@ -197,7 +197,7 @@ struct Client {
 
 impl Client {
     fn new(front: &Front<Core>) -> Self {
-        let (session, mailbox) = front.session(([127, 0, 0, 1], 1).into());
+        let (session, mailbox) = front.session(net::Peer::tcp(&"mqtt".into(), ([127, 0, 0, 1], 1).into()));
         Self {
             session,
             mailbox,
