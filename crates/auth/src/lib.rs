@@ -13,6 +13,7 @@ mod authorizer;
 mod bans;
 mod chain;
 mod credentials;
+mod first_user;
 mod flapping;
 mod follow;
 mod grant;
@@ -35,7 +36,8 @@ pub use authenticator::{AuthenticateError, AuthenticateFuture, Authenticator, Ou
 pub use author::Author;
 pub use authorizer::{Action, Authorizer, Decision, Object, Request};
 pub use chain::Link;
-pub use credentials::{Credentials, Listener, Secret};
+pub use credentials::{Credentials, Listener, NEW_PASSWORD_BYTES, Secret};
+pub use first_user::{FirstUser, FirstUserError, create_first_user};
 pub use flapping::{Flapping, FlappingLimits, store_ban};
 pub use follow::{Follower, OpenError};
 pub use grant::Grant;

@@ -1,9 +1,11 @@
 //! The first steps of an operator who moves from Mosquitto, over HTTP and with unmodified clients.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
 use e2e::{Broker, Process, Program, Settings, ask, get, missing};
+use tempfile::TempDir;
 
 /// Written by `mosquitto_passwd` 2.0.11; the last line by `-H sha512`, as those of Mosquitto 1 are.
 const PASSWORD_FILE: &str = include_str!("../fixtures/mosquitto.passwd");
@@ -65,4 +67,61 @@ fn clients_of_mosquitto_log_in_with_the_passwords_that_they_have() {
     {
         assert_eq!(publishes(broker.mqtt(), (name, password)), served, "{name} {password}");
     }
+}
+
+/// A first user by settings, for a broker that lets nobody in without one.
+fn first_user(password_file: &std::path::Path) -> Settings {
+    Settings::new()
+        .with("auth.anonymous_on_loopback", "false")
+        .with("auth.first_user.name", "root")
+        .with("auth.first_user.password_file", &password_file.display().to_string())
+}
+
+#[test]
+fn the_first_user_of_the_settings_is_created_once() {
+    let secrets = TempDir::new().expect("a temporary directory can be made");
+    let file = secrets.path().join("first-password");
+    fs::write(&file, "s3cret\n").expect("the password can be written");
+    let mut broker = Broker::start_with(first_user(&file));
+    assert_eq!(get(broker.listeners().http, "/api/v1/users").0, 401);
+    let rule = r##"{"id": "all", "who": {"user": "root"}, "effect": "allow", "patterns": ["#"]}"##;
+    let (status, text) = ask(broker.listeners().http, ("POST", "/api/v1/permissions"), ROOT, rule);
+    assert_eq!(status, 201, "{text}");
+    if !missing(&[Program::Mosquitto]) {
+        assert!(publishes(broker.mqtt(), ("root", "s3cret")) && !publishes(broker.mqtt(), ("root", "")));
+    }
+    // root:other
+    let other = "Authorization: Basic cm9vdDpvdGhlcg==\r\n";
+    let prepare: [&dyn Fn(); 2] =
+        [&|| fs::write(&file, "other").expect("the password can be written"), &|| {
+            fs::remove_file(&file).expect("the password can be removed")
+        }];
+    for prepare in prepare {
+        prepare();
+        assert!(broker.terminate().success());
+        broker.restart();
+        let list = |by: &str| ask(broker.listeners().http, ("GET", "/api/v1/permissions"), by, "");
+        assert_eq!((list(ROOT).0, list(other).0, list("").0), (200, 401, 401));
+        assert!(list(ROOT).1.contains(r#""id":"all""#));
+    }
+    let said = broker.said();
+    let count = |part: &str| said.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(
+        (count("the first user was created"), count("auth.first_user does nothing")),
+        (1, 2),
+        "{said}"
+    );
+    assert!(!said.contains("s3cret"), "{said}");
+}
+
+#[test]
+fn a_first_user_without_a_password_keeps_the_broker_from_starting() {
+    let directory = TempDir::new().expect("a temporary directory can be made");
+    let file = directory.path().join("lost");
+    let output = Broker::command(directory.path(), &first_user(&file)).output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("cannot create the first user") && said.contains("lost"),
+        "{said}"
+    );
 }
