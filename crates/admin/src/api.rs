@@ -5,6 +5,7 @@ mod bans;
 mod body;
 mod explain;
 mod guard;
+mod import;
 mod permissions;
 mod problem;
 mod stored;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use auth::{Access, Listener};
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::handler::Handler as _;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
@@ -28,7 +30,7 @@ use rt::Clock;
 use self::guard::Operator;
 use self::problem::Problem;
 
-/// Bound: bytes of a request's body.
+/// Bound: bytes of a request's body, unless its route says more.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What the API needs of the node.
@@ -63,7 +65,13 @@ impl Api {
 pub(crate) fn routes(api: Arc<Api>) -> Router {
     Router::new()
         .route("/users", get(users::list).post(users::create))
-        .route("/users/{name}", get(users::show).patch(users::change).delete(users::remove))
+        .route(
+            "/users/{name}",
+            get(users::show)
+                .patch(users::change)
+                .delete(users::remove)
+                .post(import::import.layer(DefaultBodyLimit::max(import::FILE_BYTES_MAX))),
+        )
         .route("/permissions", get(permissions::list).post(permissions::create))
         .route(
             "/permissions/{id}",

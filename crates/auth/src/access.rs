@@ -112,7 +112,9 @@ pub enum Refusal {
     #[error("anonymous clients come in through a listener that is bound to loopback only")]
     AnonymousNotAllowed,
     /// As before or as `BadCredentials`, and there is nobody yet who could come in: the operator has to make a user.
-    #[error("this tenant has no user yet, and the listener is not bound to loopback: create a user first")]
+    #[error(
+        "this tenant has no user yet, and without one nobody comes in through this listener: create a user first"
+    )]
     NoUsers,
     /// The proof has ended, as a token does.
     #[error("what was proved is no longer valid")]
@@ -260,10 +262,7 @@ impl Access {
     /// # Errors
     /// [`Refusal::Unavailable`] if too many comparisons wait.
     pub async fn set_password(&self, user: User, password: &[u8]) -> Result<User, Refusal> {
-        let derived = self.shared.host.passwords.derive(password.to_vec()).await;
-        let (hash, sha_256, sha_512) = derived.map_err(|_| Refusal::Unavailable)?;
-        let user = user.with_password(&hash);
-        Ok(User { scram_sha_256: Some(sha_256), scram_sha_512: Some(sha_512), ..user })
+        self.shared.host.passwords.give(user, password).await.map_err(|_| Refusal::Unavailable)
     }
 
     /// The rule that decides a question, as its permission's id, and the decision. For operators.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -80,6 +81,9 @@ impl Credentials {
         self.user.as_ref().filter(|user| !user.is_empty())
     }
 }
+
+/// Bound: bytes of a password that somebody is given, and at least.
+pub const NEW_PASSWORD_BYTES: RangeInclusive<usize> = 1..=1024;
 
 /// Bytes that must not be seen: they are never formatted.
 #[derive(Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use rt::Rng;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::password::PasswordHash;
+use crate::resources::User;
 use crate::scram::{Mechanism, StoredKeys};
 
 /// Runs work somewhere else than on the calling thread. It need not be bounded: the caller is.
@@ -77,18 +78,13 @@ impl Passwords {
         self.run(move || PasswordHash::argon2id(&password, &*rng)).await
     }
 
-    /// All that a user is compared by with a new password: its hash, and its keys of both SCRAM mechanisms.
-    pub(crate) async fn derive(
-        &self,
-        password: Vec<u8>,
-    ) -> Result<(PasswordHash, StoredKeys, StoredKeys), Busy> {
-        let rng = self.desk.rng.clone();
-        self.run(move || {
-            (
-                PasswordHash::argon2id(&password, &*rng),
-                StoredKeys::derive(Mechanism::Sha256, &password, &*rng),
-                StoredKeys::derive(Mechanism::Sha512, &password, &*rng),
-            )
+    /// The user with a new password, and all that it is compared by: its hash, and its keys of both SCRAM mechanisms.
+    pub(crate) async fn give(&self, user: User, password: &[u8]) -> Result<User, Busy> {
+        let (rng, password) = (self.desk.rng.clone(), password.to_vec());
+        self.run(move || User {
+            scram_sha_256: Some(StoredKeys::derive(Mechanism::Sha256, &password, &*rng)),
+            scram_sha_512: Some(StoredKeys::derive(Mechanism::Sha512, &password, &*rng)),
+            ..user.with_password(&PasswordHash::argon2id(&password, &*rng))
         })
         .await
     }

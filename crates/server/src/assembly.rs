@@ -78,6 +78,15 @@ pub enum StartError {
     /// Who may come in cannot be read: then nobody may.
     #[error(transparent)]
     Access(auth::OpenError),
+    /// There is no user, and the one of the settings cannot be created.
+    #[error("cannot create the first user with the password in {file}")]
+    FirstUser {
+        /// The file of the settings.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: auth::FirstUserError,
+    },
     /// A provider of access control cannot be used.
     #[error(transparent)]
     Provider(#[from] ProviderError),

@@ -27,8 +27,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use auth::Auth;
-pub(crate) use auth::Unmatched;
+pub(crate) use auth::{Auth, FirstUser, Unmatched};
 pub use groups::Groups;
 pub use http::Http;
 pub use inherited::Inherited;
@@ -68,6 +67,8 @@ pub struct Config {
     pub groups: Groups,
     /// `[auth]`
     pub auth: Auth,
+    /// `[auth.first_user]`
+    pub first_user: FirstUser,
     /// `[auth.jwt]` and the others.
     pub providers: Providers,
     /// `[mqtt]`
@@ -83,7 +84,7 @@ pub struct Config {
 }
 
 /// How many sections there are.
-const SECTIONS: usize = 16;
+const SECTIONS: usize = 17;
 
 impl Config {
     /// The addresses to listen on, by the names that `listeners.json` uses.
@@ -105,6 +106,7 @@ impl Config {
             &self.topics,
             &self.groups,
             &self.auth,
+            &self.first_user,
             &self.providers.jwt,
             &self.providers.http,
             &self.providers.redis,
@@ -126,6 +128,7 @@ impl Config {
             &mut self.topics,
             &mut self.groups,
             &mut self.auth,
+            &mut self.first_user,
             &mut self.providers.jwt,
             &mut self.providers.http,
             &mut self.providers.redis,
@@ -148,6 +151,7 @@ impl Config {
         self.topics.check(&mut faults);
         self.groups.check(&mut faults);
         self.auth.check(&mut faults);
+        self.first_user.check(&mut faults);
         self.providers.check(&self.auth.chain, &mut faults);
         self.mqtt.check(&mut faults);
         self.kafka.check(&mut faults);

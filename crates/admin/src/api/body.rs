@@ -59,10 +59,30 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
             let detail = "Content-Type has to be application/json";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|refused| Problem::new(refused.status(), refused.body_text()))?;
-        read(&body).map(Given)
+        read(&bytes(request, state).await?).map(Given)
     }
+}
+
+/// A body that is a file, of at most what its route takes.
+///
+/// It is taken whatever its type: curl's `--data-binary` says that it is a form, and so could a page in somebody's browser,
+/// without asking first. That is kept out by `Origin`, which browsers send with whatever a page posts, and nobody else sends.
+pub(crate) struct GivenFile(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for GivenFile {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if request.headers().contains_key(header::ORIGIN) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "no file is taken from a page in a browser"));
+        }
+        bytes(request, state).await.map(GivenFile)
+    }
+}
+
+async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    let body = Bytes::from_request(request, state).await;
+    body.map_err(|refused| Problem::new(refused.status(), refused.body_text()))
 }
 
 /// A JSON body. What is wrong with it is told with the name of the field, where there is one.

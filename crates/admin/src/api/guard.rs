@@ -47,7 +47,9 @@ impl Operator {
         };
         let grant = api.access.admit(&credentials).await.map_err(|refusal| match refusal {
             Refusal::Unavailable => Problem::new(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
-            Refusal::NoUsers => refused("there is no user yet, and this listener is open to the network"),
+            Refusal::NoUsers => refused(
+                "there is no user yet, and nobody may ask here without one: set auth.first_user and restart",
+            ),
             Refusal::Banned | Refusal::BadCredentials | Refusal::AnonymousNotAllowed | Refusal::Expired => {
                 refused("a user and its password are needed")
             }

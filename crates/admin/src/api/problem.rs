@@ -25,6 +25,11 @@ impl Problem {
         Self { status: StatusCode::BAD_REQUEST, detail: rule.into(), field: Some(field.into()) }
     }
 
+    /// The same, told after what had happened before.
+    pub(crate) fn after(self, before: &str) -> Self {
+        Self { detail: format!("{before}: {}", self.detail), ..self }
+    }
+
     pub(crate) fn not_found(detail: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }

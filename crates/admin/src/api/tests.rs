@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Api, BODY_BYTES_MAX, routes};
+use super::{Api, BODY_BYTES_MAX, import, routes};
 
 /// An answer.
 struct Answer {
@@ -182,6 +182,63 @@ async fn users_come_change_and_go_and_no_password_comes_out() {
     assert_eq!(root.ask("DELETE", "/users/al%2Fice", "").await.status, 204);
     root.ask("DELETE", "/users/al%2Fice", "").await.is_problem(404, None);
     root.ask("PATCH", "/users/al%2Fice", "{}").await.is_problem(404, None);
+}
+
+/// Hashed by `mosquitto_passwd`: the password is `geheim 6`.
+const HASH: &str = "$6$qCAl3cR1PB/zq7A+$mvyPWgrDCN3QVhBg3B4tR7gBtM4k4u1uj9ANDet/HtnfltayEKDg7xOxl3aMcsMsZmKye/WDzBU5JFOJy4UF7Q==";
+
+#[tokio::test]
+async fn users_of_a_password_file_come_in_together_or_not_at_all() {
+    let root = serve_root().await;
+    let file = format!("# devices\nimport:{HASH}\nsensor:{HASH}\n");
+    let imported = root.ask("POST", "/users/import", &file).await;
+    assert_eq!((imported.status, imported.json()), (200, json!({"created": 2, "replaced": 0})));
+    root.user("sensor", "geheim 6").get("/users").await.is_problem(403, None);
+    // A user may be called like the path.
+    assert_eq!(root.get("/users/import").await.json()["has_password"], true);
+    root.ask("POST", "/users/sensor", &file).await.is_problem(405, None);
+
+    let more = format!("late:{HASH}\n{file}");
+    let refused = root.ask("POST", "/users/import", &more).await;
+    refused.is_problem(409, None);
+    assert!(refused.body.contains("the user in line 3 exists already"), "{}", refused.body);
+    root.get("/users/late").await.is_problem(404, None);
+    let change = json!({"password": "other", "groups": ["g"]}).to_string();
+    assert_eq!(root.ask("PATCH", "/users/sensor", &change).await.status, 200);
+    let replaced = root.ask("POST", "/users/import?replace=true", &more).await;
+    assert_eq!(replaced.json(), json!({"created": 1, "replaced": 2}));
+    root.user("sensor", "other").get("/users").await.is_problem(401, None);
+    root.user("sensor", "geheim 6").get("/users").await.is_problem(403, None);
+    assert_eq!(root.get("/users/sensor").await.json()["groups"], json!(["g"]));
+
+    let wrong = root.ask("POST", "/users/import", &format!("new:{HASH}\nopen:secret\n")).await;
+    wrong.is_problem(400, None);
+    assert!(wrong.body.contains("line 2") && wrong.body.contains("mosquitto_passwd -U"), "{}", wrong.body);
+    assert!(!wrong.body.contains("secret"));
+    root.get("/users/new").await.is_problem(404, None);
+}
+
+#[tokio::test]
+async fn a_password_file_comes_from_an_operator_and_has_a_bound() {
+    let anyone = serve("127.0.0.1").await;
+    let file = format!("sensor:{HASH}\n");
+    anyone.ask("POST", "/users/import", &file).await.is_problem(409, None);
+    let root = json!({"name": "root", "password": "s3cret", "superuser": true});
+    assert_eq!(anyone.post("/users", root).await.status, 201);
+    anyone.ask("POST", "/users/import", &file).await.is_problem(401, None);
+    let root = anyone.user("root", "s3cret");
+    root.with("Origin", "http://evil.example")
+        .ask("POST", "/users/import", &file)
+        .await
+        .is_problem(403, None);
+    root.ask("POST", "/users/import?replace=perhaps", &file).await.is_problem(400, None);
+    let long = "#".repeat(import::FILE_BYTES_MAX + 1);
+    root.ask("POST", "/users/import", &long).await.is_problem(413, None);
+    let comments = "#\n".repeat(BODY_BYTES_MAX);
+    assert_eq!(
+        root.ask("POST", "/users/import", &comments).await.json(),
+        json!({"created": 0, "replaced": 0})
+    );
 }
 
 #[tokio::test]

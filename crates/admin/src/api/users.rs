@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use auth::User;
+use auth::{NEW_PASSWORD_BYTES, User};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -14,9 +14,6 @@ use super::body::{Asked, Given, Paging, expected};
 use super::problem::Problem;
 use super::stored::{self, Shown};
 use super::{Api, By};
-
-/// Bound: bytes of a password, and at least.
-const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 1..=1024;
 
 impl Shown for User {
     const MANY: &'static str = "users";
@@ -112,7 +109,7 @@ pub(super) async fn remove(
 }
 
 async fn with_password(api: &Api, user: User, password: &str) -> Result<User, Problem> {
-    if !PASSWORD_BYTES.contains(&password.len()) {
+    if !NEW_PASSWORD_BYTES.contains(&password.len()) {
         return Err(Problem::field("password", "must have 1 to 1024 bytes"));
     }
     let busy = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many passwords wait to be compared");

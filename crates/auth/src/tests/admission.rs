@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use meta::{MemoryMeta, MetaStore, Transaction};
+use meta::{MemoryMeta, MetaStore, Resources, Transaction};
 use model::{Resource, TenantId};
 use rt::SystemRng;
 
@@ -12,8 +12,8 @@ use super::{Desk, NOW_MS, loopback, nothing, password, permission, wide};
 use crate::scram::{Mechanism, StoredKeys};
 use crate::{
     Access, Action, AuthenticateError, AuthenticateFuture, Authenticator, Author, Ban, Banned, Credentials,
-    Effect, Grant, Identity, Link, Offload, OpenError, Outcome, PasswordHash, Passwords, Permission, Refusal,
-    Request, User, Who, import_mosquitto,
+    Effect, Existing, Grant, Identity, Link, Offload, OpenError, Outcome, PasswordHash, Passwords,
+    Permission, Refusal, Request, User, Who, import_mosquitto,
 };
 
 fn user(name: &str, password: &str) -> User {
@@ -336,13 +336,12 @@ fn counted() -> (Passwords, Arc<AtomicUsize>) {
 async fn whoever_the_user_is_one_password_is_compared() {
     let (passwords, count) = counted();
     let store = Arc::new(MemoryMeta::new());
-    let imported = import_mosquitto(
-        &TenantId::default(),
-        b"old:$6$qCAl3cR1PB/zq7A+$mvyPWgrDCN3QVhBg3B4tR7gBtM4k4u1uj9ANDet/HtnfltayEKDg7xOxl3aMcsMsZmKye/WDzBU5JFOJy4UF7Q==",
-    );
+    let file = b"old:$6$qCAl3cR1PB/zq7A+$mvyPWgrDCN3QVhBg3B4tR7gBtM4k4u1uj9ANDet/HtnfltayEKDg7xOxl3aMcsMsZmKye/WDzBU5JFOJy4UF7Q==";
+    let resources = Resources::new(store.clone());
+    import_mosquitto(&resources, &TenantId::default(), file, Existing::Refused).await.unwrap();
     let nobody_knows = User::new(TenantId::default(), "keyless");
     let locked = User { disabled: true, ..user("locked", "secret") };
-    for user in imported.unwrap().into_iter().chain([user("new", "secret"), nobody_knows, locked]) {
+    for user in [user("new", "secret"), nobody_knows, locked] {
         store.transact(Transaction::new().put_resource(&user).unwrap()).await.unwrap();
     }
     let host = crate::Host { passwords, ..super::host(Arc::new(rt::ManualClock::new(NOW_MS))) };

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use auth::{Access, Flapping, FlappingLimits, Follower, Host, Link, Passwords, Policy, store_ban};
+use auth::{
+    Access, FirstUser, Flapping, FlappingLimits, Follower, Host, Link, Passwords, Policy, create_first_user,
+    store_ban,
+};
 use broker::Offload;
 use meta::{MetaStore, Resources};
+use model::TenantId;
 use rt::{Clock, Rng, SystemClock, Tasks};
 use tracing::{info, warn};
 
@@ -52,7 +56,7 @@ pub(super) fn flapping(config: &Config, store: Arc<dyn MetaStore>) -> Option<mqt
     }))
 }
 
-/// Reads users, permissions and bans.
+/// Reads users, permissions and bans, after creating the first user if one is wished for and there is none.
 pub(super) fn open(config: &Config, store: Arc<dyn MetaStore>, given: Given) -> Result<Opened, StartError> {
     let settings = &config.auth;
     let policy = Policy {
@@ -72,8 +76,30 @@ pub(super) fn open(config: &Config, store: Arc<dyn MetaStore>, given: Given) -> 
                 provider => providers::provider(provider, config, &needs)?.map(Link::Provider),
             });
         }
+        first_user(config, &store, &host.passwords).await?;
         let opened = Access::open(store, chain, policy, host).await;
         let (access, follower) = opened.map_err(StartError::Access)?;
+        if !settings.anonymous_on_loopback && access.lets_nobody_in(&TenantId::default()) {
+            warn!("nobody can come in, as there is no user; auth.first_user creates one at the next start");
+        }
         Ok(Opened { access, follower })
     })
+}
+
+/// Creates the first user, as settings wish.
+async fn first_user(
+    config: &Config,
+    store: &Arc<dyn MetaStore>,
+    passwords: &Passwords,
+) -> Result<(), StartError> {
+    let settings = &config.first_user;
+    let Some(file) = &settings.password_file else { return Ok(()) };
+    let resources = Resources::new(Arc::clone(store));
+    let password = || providers::secret_in(file);
+    match create_first_user(&resources, passwords, &settings.name, password).await {
+        Ok(FirstUser::Created) => info!(user = settings.name, "the first user was created, a superuser"),
+        Ok(FirstUser::NotNeeded) => info!("auth.first_user does nothing, as a user exists"),
+        Err(source) => return Err(StartError::FirstUser { file: file.clone(), source }),
+    }
+    Ok(())
 }

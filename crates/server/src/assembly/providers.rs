@@ -170,8 +170,12 @@ fn read(path: &Path) -> Result<Vec<u8>, ProviderError> {
     std::fs::read(path).map_err(|source| ProviderError::File { path: path.to_owned(), source })
 }
 
-/// A text in a file, without the end of its last line.
+/// [`secret_in`] a file of a provider.
 fn secret(path: &Path) -> Result<Secret, ProviderError> {
-    let bytes = read(path)?;
-    Ok(Secret::new(bytes.trim_ascii_end().to_vec()))
+    secret_in(path).map_err(|source| ProviderError::File { path: path.to_owned(), source })
+}
+
+/// A text in a file, without the end of its last line.
+pub(super) fn secret_in(path: &Path) -> io::Result<Secret> {
+    Ok(Secret::new(std::fs::read(path)?.trim_ascii_end().to_vec()))
 }

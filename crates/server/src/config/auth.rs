@@ -1,5 +1,9 @@
 //! `[auth]`: who comes in, for every protocol.
 
+use std::path::PathBuf;
+
+use model::{Resource as _, ResourceError, TenantId};
+
 use super::section::{Faults, section};
 use super::values::{TimeSpan, choice};
 
@@ -17,6 +21,18 @@ section! {
         pub chain: Vec<String>,
         /// How long one provider may take.
         pub provider_timeout: TimeSpan,
+    }
+}
+
+section! {
+    /// A superuser that a start creates while there is no user at all, for brokers that nobody can ask over loopback. Once a user
+    /// exists, whoever it is, these settings do nothing.
+    pub struct FirstUser ["auth.first_user"] {
+        /// Its name. Empty: none is created.
+        pub name: String,
+        /// A file with its password, 1 to 1024 bytes; white space at its end is not part of it. It is read only to create the user, and may be
+        /// removed then.
+        pub password_file: Option<PathBuf>,
     }
 }
 
@@ -40,6 +56,31 @@ impl Default for Auth {
         }
     }
 }
+
+#[allow(clippy::derivable_impls, reason = "defaults of settings stand where they can be read")]
+impl Default for FirstUser {
+    fn default() -> FirstUser {
+        FirstUser { name: String::new(), password_file: None }
+    }
+}
+
+impl FirstUser {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        match (self.name.is_empty(), &self.password_file) {
+            (true, None) => {}
+            (true, Some(_)) => faults.add(FIRST_USER, "name", "must be given with password_file".to_owned()),
+            (false, None) => faults.add(FIRST_USER, "password_file", "must be given with name".to_owned()),
+            (false, Some(_)) => {
+                let user = ::auth::User::new(TenantId::default(), self.name.as_str());
+                if let Err(ResourceError::Invalid { rule, .. }) = user.validate() {
+                    faults.add(FIRST_USER, "name", rule.to_owned());
+                }
+            }
+        }
+    }
+}
+
+const FIRST_USER: &str = "auth.first_user";
 
 /// Who may stand in `auth.chain`.
 const LINKS: [(&str, bool); 8] = [

@@ -193,6 +193,18 @@ fn rules_between_settings_name_the_setting_to_change() {
             "broker.toml:2: mqtt.auto_subscribe: has a subscription that is not valid, \"b qos=3\": qos=3 is no option",
         ),
         ("[mqtt]\nrewrite = [1]", "broker.toml:2: mqtt.rewrite: expected a list of texts"),
+        (
+            "[auth.first_user]\nname = \"root\"",
+            "default: auth.first_user.password_file: must be given with name",
+        ),
+        (
+            "[auth.first_user]\npassword_file = \"p\"",
+            "default: auth.first_user.name: must be given with password_file",
+        ),
+        (
+            "[auth.first_user]\npassword_file = \"p\"\nname = \"a\\nb\"",
+            "broker.toml:3: auth.first_user.name: must have 1 to 255 bytes",
+        ),
         ("[topics]\ndefault_shards = 0", "broker.toml:2: topics.default_shards: must be at least 1"),
     ] {
         let found = problems(text, &[]);
