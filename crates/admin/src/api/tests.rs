@@ -8,12 +8,14 @@ use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use meta::MemoryMeta;
+use parking_lot::Mutex;
 use rt::{ManualClock, SystemRng};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Api, BODY_BYTES_MAX, routes};
+use crate::observed::{Observed, TopicRefused};
 
 /// An answer.
 struct Answer {
@@ -86,6 +88,57 @@ impl Client {
     }
 }
 
+/// A front that knows one client, and counts up to two filters.
+#[derive(Default)]
+struct Front {
+    slow: Mutex<Vec<Value>>,
+    counted: Mutex<Vec<String>>,
+}
+
+impl Observed for Front {
+    fn history(&self, client: &str) -> Vec<Value> {
+        if client == "a/b" {
+            vec![json!({"event": "connected"}), json!({"event": "refused"})]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn slow_subscriptions(&self) -> Option<Vec<Value>> {
+        Some(self.slow.lock().clone())
+    }
+
+    fn clear_slow_subscriptions(&self) {
+        self.slow.lock().clear();
+    }
+
+    fn topic_metrics(&self) -> Vec<Value> {
+        self.counted.lock().iter().map(|filter| json!({ "filter": filter })).collect()
+    }
+
+    fn register_topic(&self, filter: &str) -> Result<bool, TopicRefused> {
+        let mut counted = self.counted.lock();
+        if filter.is_empty() {
+            return Err(TopicRefused::Filter("it is empty".to_owned()));
+        }
+        if counted.iter().any(|known| known == filter) {
+            return Ok(false);
+        }
+        if counted.len() == 2 {
+            return Err(TopicRefused::Full("there are 2 already".to_owned()));
+        }
+        counted.push(filter.to_owned());
+        Ok(true)
+    }
+
+    fn unregister_topic(&self, filter: &str) -> bool {
+        let mut counted = self.counted.lock();
+        let before = counted.len();
+        counted.retain(|known| known != filter);
+        counted.len() < before
+    }
+}
+
 /// A node's API on a listener that counts as bound to `bound`.
 async fn serve(bound: &str) -> Client {
     let store = Arc::new(MemoryMeta::new());
@@ -96,10 +149,11 @@ async fn serve(bound: &str) -> Client {
     let opened = Access::open(store.clone(), vec![Link::Users], Policy::default(), host).await;
     let (access, follower) = opened.unwrap();
     tokio::spawn(follower.run());
-    let api = Arc::new(Api::new(access, store, clock, bound.parse().unwrap()));
+    let front = Front { slow: Mutex::new(vec![json!({"client": "c1"})]), ..Front::default() };
+    let api = Api::new(access, store, clock, bound.parse().unwrap()).with_observed(Arc::new(front));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = Router::new().nest("/api/v1", routes(api));
+    let app = Router::new().nest("/api/v1", routes(Arc::new(api)));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Client { address, headers: String::new() }
 }
@@ -148,7 +202,15 @@ async fn everyone_administers_a_loopback_listener_until_there_is_a_superuser() {
 #[tokio::test]
 async fn a_wide_listener_needs_a_user_from_the_beginning() {
     let anyone = serve("0.0.0.0").await;
-    for (method, path) in [("GET", "/users"), ("POST", "/users"), ("GET", "/nothing"), ("PUT", "/users")] {
+    for (method, path) in [
+        ("GET", "/users"),
+        ("POST", "/users"),
+        ("GET", "/nothing"),
+        ("PUT", "/users"),
+        ("GET", "/clients/a%2Fb/history"),
+        ("DELETE", "/slow-subscriptions"),
+        ("POST", "/topic-metrics"),
+    ] {
         anyone.ask(method, path, "{}").await.is_problem(401, None);
     }
 }
@@ -273,4 +335,34 @@ async fn a_ban_ends_when_it_says() {
     assert_eq!(created["until_ms"], 1_800_000_060_000_u64);
     assert_eq!((&created["who"]["network"], &created["reason"]), (&json!("10.0.0.0/8"), &json!("noise")));
     assert_eq!(root.ask("DELETE", "/bans/b", "").await.status, 204);
+}
+
+#[tokio::test]
+async fn what_a_front_saw_is_shown_and_forgotten() {
+    let root = serve_root().await;
+    let shown = root.get("/clients/a%2Fb/history").await.json();
+    assert_eq!(shown, json!({"client": "a/b", "events": [{"event": "connected"}, {"event": "refused"}]}));
+    root.get("/clients/nobody/history").await.is_problem(404, None);
+    root.ask("DELETE", "/clients/a%2Fb/history", "").await.is_problem(405, None);
+    let slow = || async { root.get("/slow-subscriptions").await.json()["slow_subscriptions"].clone() };
+    assert_eq!(slow().await, json!([{"client": "c1"}]));
+    assert_eq!(root.ask("DELETE", "/slow-subscriptions", "").await.status, 204);
+    assert_eq!(slow().await, json!([]));
+}
+
+#[tokio::test]
+async fn topics_are_counted_from_when_somebody_says_so_until_somebody_says_so() {
+    let root = serve_root().await;
+    let count = |filter: &str| {
+        let (root, body) = (root.clone(), json!({ "filter": filter }));
+        async move { root.post("/topic-metrics", body).await }
+    };
+    assert_eq!(count("a/#").await.status, 201);
+    assert_eq!(count("a/#").await.status, 200);
+    count("").await.is_problem(400, Some("filter"));
+    assert_eq!(count("b").await.status, 201);
+    count("c").await.is_problem(507, None);
+    assert_eq!(root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.status, 204);
+    root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.is_problem(404, None);
+    assert_eq!(root.get("/topic-metrics").await.json(), json!({"topic_metrics": [{"filter": "b"}]}));
 }

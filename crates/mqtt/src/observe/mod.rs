@@ -129,10 +129,10 @@ impl Observatory {
         self.inner.history.of(client)
     }
 
-    /// The subscriptions that were slowest lately (`now_ms` in wall-clock ms), the slowest first. Empty if they are not
+    /// The subscriptions that were slowest lately (`now_ms` in wall-clock ms), the slowest first. `None` if they are not
     /// looked for.
-    pub fn slow_subscriptions(&self, now_ms: i64) -> Vec<SlowSubscription> {
-        self.inner.slow.as_ref().map_or_else(Vec::new, |slow| slow.ranking(now_ms))
+    pub fn slow_subscriptions(&self, now_ms: i64) -> Option<Vec<SlowSubscription>> {
+        self.inner.slow.as_ref().map(|slow| slow.ranking(now_ms))
     }
 
     /// Forgets them.
