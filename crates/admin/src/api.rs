@@ -3,6 +3,7 @@
 
 mod bans;
 mod body;
+mod delayed;
 mod explain;
 mod guard;
 mod observed;
@@ -22,6 +23,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
+use broker::Shared;
 use meta::{MetaStore, Resources};
 use model::TenantId;
 use rt::Clock;
@@ -41,6 +43,7 @@ pub struct Api {
     tenant: TenantId,
     listener: Listener,
     observed: Option<Arc<dyn Observed>>,
+    broker: Option<Arc<Shared>>,
 }
 
 impl Api {
@@ -54,6 +57,7 @@ impl Api {
             tenant: TenantId::default(),
             listener: Listener::bound("http", bound),
             observed: None,
+            broker: None,
         }
     }
 
@@ -61,6 +65,13 @@ impl Api {
     #[must_use]
     pub fn with_observed(mut self, observed: Arc<dyn Observed>) -> Self {
         self.observed = Some(observed);
+        self
+    }
+
+    /// With what waits in the broker.
+    #[must_use]
+    pub fn with_broker(mut self, broker: Arc<Shared>) -> Self {
+        self.broker = Some(broker);
         self
     }
 
@@ -86,6 +97,9 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .with_state(Arc::clone(&api));
     if let Some(observed) = &api.observed {
         routes = routes.merge(observed::routes(Arc::clone(observed)));
+    }
+    if let Some(broker) = &api.broker {
+        routes = routes.merge(delayed::routes(Arc::clone(broker), api.tenant.clone()));
     }
     routes
         .fallback(async || Problem::not_found("there is nothing at this path"))

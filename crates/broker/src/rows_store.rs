@@ -1,4 +1,6 @@
-//! [`Rows`]: reading and changing replicated rows from a core.
+//! [`Rows`]: reading and changing replicated rows, from any thread.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster::{Command, Group, SubmitError};
@@ -6,22 +8,22 @@ use model::{Error, ErrorKind, GroupId};
 use storage::kv::{self, CommandResult, Expect, KvError, Operation};
 use tokio::sync::oneshot;
 
-use crate::core_thread::Core;
+use crate::node::Shared;
 use crate::outbox::kind_of;
 use crate::rows::{Check, Place, Row, RowWrite, RowsOutcome};
 
-/// Replicated rows as one core sees them. Clones are the same.
+/// The replicated rows of a node. Clones are the same.
 ///
 /// A read sees every transaction that was answered before it began. Keys of a front begin with a byte and a name of its
 /// own, so that owners cannot meet.
 #[derive(Clone)]
 pub struct Rows {
-    core: Core,
+    shared: Arc<Shared>,
 }
 
 impl Rows {
-    pub(crate) fn new(core: Core) -> Self {
-        Self { core }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// Makes all writes if all checks hold, or none. Answers when that is durable.
@@ -78,7 +80,7 @@ impl Rows {
     /// A row.
     pub async fn get(&self, place: &Place, key: Bytes) -> Result<Option<Row>, Error> {
         let kv = self.group(place)?.kv().clone();
-        let row = self.core.offload(move || match kv.get(&key)? {
+        let row = self.shared.offloaded(move || match kv.get(&key)? {
             Some(stored) => row(key, &stored).map(Some),
             None => Ok(None),
         });
@@ -94,7 +96,7 @@ impl Rows {
         limit: usize,
     ) -> Result<Vec<Row>, Error> {
         let kv = self.group(place)?.kv().clone();
-        let rows = self.core.offload(move || {
+        let rows = self.shared.offloaded(move || {
             let rows = kv.scan(&prefix, &from, limit)?;
             rows.into_iter().map(|stored| row(stored.key, &stored.value)).collect::<Result<Vec<_>, _>>()
         });
@@ -103,7 +105,7 @@ impl Rows {
 
     /// All groups, for whoever gathers rows that lie beside records.
     pub fn groups(&self) -> Vec<GroupId> {
-        self.core.groups().iter().map(Group::id).collect()
+        self.shared.node.groups().iter().map(Group::id).collect()
     }
 
     /// The group of a place.
@@ -113,11 +115,11 @@ impl Rows {
 
     fn group(&self, place: &Place) -> Result<&Group, Error> {
         let id = match place {
-            Place::ByKey(key) => self.core.shared().node.group_of_key(key).id(),
+            Place::ByKey(key) => self.shared.node.group_of_key(key).id(),
             Place::OfShard(shard) => shard.home(),
             Place::Group(id) => *id,
         };
-        let group = self.core.groups().iter().find(|group| group.id() == id);
+        let group = self.shared.node.groups().iter().find(|group| group.id() == id);
         group.ok_or_else(|| Error::new(ErrorKind::NotFound, "find a group"))
     }
 }

@@ -7,10 +7,14 @@ use auth::{Access, Host, Link, Passwords, Policy, offload_to_blocking_threads};
 use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use broker::access::{Credentials, Listener};
+use broker::{Broker as _, Guarantee, Message, Retain, Shared};
 use meta::MemoryMeta;
+use model::TenantId;
 use parking_lot::Mutex;
 use rt::{ManualClock, SystemRng};
 use serde_json::{Value, json};
+use testkit::{Inbox, TestNode, on_core};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -141,6 +145,11 @@ impl Observed for Front {
 
 /// A node's API on a listener that counts as bound to `bound`.
 async fn serve(bound: &str) -> Client {
+    serve_over(bound, None).await
+}
+
+/// The same, over a broker.
+async fn serve_over(bound: &str, broker: Option<Arc<Shared>>) -> Client {
     let store = Arc::new(MemoryMeta::new());
     let clock = Arc::new(ManualClock::new(1_800_000_000_000));
     let rng = Arc::new(SystemRng);
@@ -151,6 +160,10 @@ async fn serve(bound: &str) -> Client {
     tokio::spawn(follower.run());
     let front = Front { slow: Mutex::new(vec![json!({"client": "c1"})]), ..Front::default() };
     let api = Api::new(access, store, clock, bound.parse().unwrap()).with_observed(Arc::new(front));
+    let api = match broker {
+        Some(broker) => api.with_broker(broker),
+        None => api,
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = Router::new().nest("/api/v1", routes(Arc::new(api)));
@@ -365,4 +378,61 @@ async fn topics_are_counted_from_when_somebody_says_so_until_somebody_says_so() 
     assert_eq!(root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.status, 204);
     root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.is_problem(404, None);
     assert_eq!(root.get("/topic-metrics").await.json(), json!({"topic_metrics": [{"filter": "b"}]}));
+}
+
+/// Publishes to `later/N`, for N from 0 on, due in as many hours and one.
+async fn push_later(node: &TestNode, count: i64) {
+    let tenant = TenantId::default();
+    let listener = Listener::bound("local", [127, 0, 0, 1].into());
+    let grant = node.core.access().admit(&Credentials::anonymous(listener, "c1")).await.unwrap();
+    let inbox = Inbox::new();
+    let mut publisher = node.core.publisher(&tenant, inbox.sink());
+    for number in 0..count {
+        let message = Message {
+            subject: &format!("later/{number}"),
+            key: None,
+            value: Some(b"secret"),
+            headers: &[],
+            guarantee: Guarantee::Durable,
+            retain: Retain::Keep,
+            rows: &[],
+        };
+        let due_ms = node.core.wall_ms() + (number + 1) * 3_600_000;
+        publisher.push_later(&message, due_ms, &grant.author()).unwrap();
+        inbox.published().await.result.unwrap();
+    }
+}
+
+#[test]
+fn messages_that_wait_are_listed_in_pages_and_taken_back() {
+    on_core(async {
+        let node = TestNode::start().await;
+        push_later(&node, 3).await;
+        let anyone = serve_over("0.0.0.0", Some(Arc::clone(node.shared()))).await;
+        anyone.get("/delayed").await.is_problem(401, None);
+        let anyone = serve_over("127.0.0.1", Some(Arc::clone(node.shared()))).await;
+        let first = anyone.get("/delayed?limit=2").await;
+        assert!(!first.body.contains("secret"), "{}", first.body);
+        let first = first.json();
+        let subjects = |page: &Value| {
+            let all = page["delayed"].as_array().unwrap().iter();
+            all.map(|one| one["subject"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(subjects(&first), ["later/0", "later/1"]);
+        assert_eq!(first["delayed"][0]["bytes"], 6);
+        let after = first["next"].as_str().unwrap();
+        let second = anyone.get(&format!("/delayed?limit=2&after={after}")).await.json();
+        assert_eq!((subjects(&second), &second["next"]), (vec!["later/2".to_owned()], &Value::Null));
+        anyone.get("/delayed?after=x").await.is_problem(400, Some("after"));
+
+        let path = format!("/delayed/{}", first["delayed"][1]["id"].as_str().unwrap());
+        assert_eq!(anyone.ask("DELETE", &path, "").await.status, 204);
+        anyone.ask("DELETE", &path, "").await.is_problem(404, None);
+        anyone.ask("DELETE", "/delayed/x", "").await.is_problem(404, None);
+        assert_eq!(subjects(&anyone.get("/delayed").await.json()), ["later/0", "later/2"]);
+        // A node that takes nothing any more says so.
+        node.node().shutdown().await;
+        let path = format!("/delayed/{}", first["delayed"][0]["id"].as_str().unwrap());
+        anyone.ask("DELETE", &path, "").await.is_problem(503, None);
+    });
 }
