@@ -8,7 +8,7 @@ use std::process::Command;
 
 use e2e::{Broker, Opening, Process, Program, Settings, Socket, ask, get, missing, wait_until};
 use serde_json::{Value, json};
-use wire::mqtt::{Delivery, Qos};
+use wire::mqtt::{Delivery, Qos, Version};
 
 fn mosquitto_sub(broker: SocketAddr, arguments: &[&str]) -> Process {
     // Through a pipe it would keep its lines to itself.
@@ -174,4 +174,18 @@ fn the_api_ranks_slow_subscriptions_and_counts_topics() {
         404,
         "nobody looks for them"
     );
+}
+
+#[test]
+fn the_history_says_that_a_session_expired() {
+    let broker = Broker::start_with(Settings::new().with("mqtt.max_session_expiry", "1s"));
+    let http = broker.listeners().http;
+    let opening = Opening { version: Version::V311, ..Opening::persistent("away") };
+    drop(Socket::open(broker.mqtt(), &opening).expect("it is let in"));
+    wait_until("its session is over", || {
+        let (_, body) = api(http, "GET", "/clients/away/history", "");
+        let events = body["events"].as_array().cloned().unwrap_or_default();
+        let last = events.last()?;
+        (last["event"] == "session_expired" && last["at_ms"].as_i64() > Some(0)).then_some(())
+    });
 }
