@@ -1,11 +1,13 @@
-//! `/api/v1`: what operators change while the broker runs. JSON in and out; errors are problems (`problem.rs`), versions are
-//! entity tags, who may ask is decided in `guard.rs`.
+//! `/api/v1`: what operators see and change while the broker runs. JSON in and out; errors are problems (`problem.rs`),
+//! versions are entity tags, who may ask is decided in `guard.rs`.
 
 mod bans;
 mod body;
+mod delayed;
 mod explain;
 mod guard;
 mod import;
+mod observed;
 mod permissions;
 mod problem;
 mod stored;
@@ -23,23 +25,27 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
+use broker::Shared;
 use meta::{MetaStore, Resources};
 use model::TenantId;
 use rt::Clock;
 
 use self::guard::Operator;
 use self::problem::Problem;
+use crate::observed::Observed;
 
 /// Bound: bytes of a request's body, unless its route says more.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What the API needs of the node.
+/// What the API needs of the node. What it is not given has no routes.
 pub struct Api {
     access: Access,
     resources: Resources,
     clock: Arc<dyn Clock>,
     tenant: TenantId,
     listener: Listener,
+    observed: Option<Arc<dyn Observed>>,
+    broker: Option<Arc<Shared>>,
 }
 
 impl Api {
@@ -52,7 +58,23 @@ impl Api {
             clock,
             tenant: TenantId::default(),
             listener: Listener::bound("http", bound),
+            observed: None,
+            broker: None,
         }
+    }
+
+    /// With what a front saw of its clients.
+    #[must_use]
+    pub fn with_observed(mut self, observed: Arc<dyn Observed>) -> Self {
+        self.observed = Some(observed);
+        self
+    }
+
+    /// With what waits in the broker.
+    #[must_use]
+    pub fn with_broker(mut self, broker: Arc<Shared>) -> Self {
+        self.broker = Some(broker);
+        self
     }
 
     /// The key of a resource of the tenant.
@@ -63,7 +85,7 @@ impl Api {
 
 /// All routes below `/api/v1`.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
-    Router::new()
+    let mut routes = Router::new()
         .route("/users", get(users::list).post(users::create))
         .route(
             "/users/{name}",
@@ -80,11 +102,18 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
         .route("/bans", get(bans::list).post(bans::create))
         .route("/bans/{id}", get(bans::show).delete(bans::remove))
         .route("/access/explain", get(explain::explain))
+        .with_state(Arc::clone(&api));
+    if let Some(observed) = &api.observed {
+        routes = routes.merge(observed::routes(Arc::clone(observed)));
+    }
+    if let Some(broker) = &api.broker {
+        routes = routes.merge(delayed::routes(Arc::clone(broker), api.tenant.clone()));
+    }
+    routes
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(from_fn_with_state(Arc::clone(&api), admit))
+        .layer(from_fn_with_state(api, admit))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(api)
 }
 
 /// Lets operators through, and nobody else.

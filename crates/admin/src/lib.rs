@@ -1,10 +1,13 @@
 //! HTTP for people and machines that run the broker: health, metrics, and `/api/v1`, by which operators change who may do
-//! what. It reads the broker's counters, writes resources of other crates, and knows no protocol.
+//! what and look at what became of clients. It reads the broker's counters, writes resources of other crates, and knows no
+//! protocol.
 
 mod api;
 mod metrics;
+mod observed;
 mod serve;
 
 pub use api::Api;
 pub use metrics::ReadSamples;
+pub use observed::{Observed, TopicRefused};
 pub use serve::{Admin, ServeError};

@@ -139,7 +139,8 @@ pub trait Broker: Clone + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Scheduled>, Error>>;
 
-    /// Takes a message back that waits. False if it does not (any more).
+    /// Takes a message back that waits. Once this answers true it is durably gone, and is not published. False if it does not
+    /// wait (any more): it is not known, published, or on its way.
     fn cancel_scheduled(
         &self,
         tenant: &TenantId,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cluster::Group;
 use model::{Error, ErrorKind, Offset, ShardId, TenantId, TopicName};
 use storage::{Append, LogError, Position, StoredBatch};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::broker::{Event, Sink};
 use crate::delivery::{Batch, Cursor, Delivery, Pick, Picked};
@@ -229,7 +229,7 @@ impl Core {
     }
 
     pub(crate) fn rows_handle(&self) -> Rows {
-        Rows::new(self.clone())
+        Rows::new(Arc::clone(&self.inner.shared))
     }
 
     pub(crate) fn wall_ms_now(&self) -> i64 {
@@ -370,11 +370,7 @@ impl Core {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (answer, outcome) = oneshot::channel();
-        (self.inner.shared.offload)(Box::new(move || {
-            let _ = answer.send(work());
-        }));
-        outcome.await.map_err(|_| Error::new(ErrorKind::Unavailable, "run blocking work"))
+        self.inner.shared.offloaded(work).await
     }
 
     pub(crate) fn group_of(&self, shard: ShardId) -> Result<&Group, Error> {

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use model::{Error, ErrorKind};
+use model::{Error, ErrorKind, TenantId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tracing::warn;
@@ -87,13 +87,18 @@ impl Core {
         Ok(())
     }
 
-    /// Ends sessions when their time has come, for ever. On one core.
-    pub async fn run_endings(&self) {
+    /// Ends sessions when their time has come, for ever, and tells `ended` of each, once it is durably over, by its tenant and
+    /// its name. On one core. A session that its client ends, or begins anew, is not told.
+    pub async fn run_endings(&self, ended: impl Fn(&TenantId, &str)) {
         let endings = &self.shared().endings;
         loop {
             while let Some(key) = endings.take_due(self.uptime().ms()) {
-                if let Err(error) = sessions::expire(self, &key).await {
-                    warn!(client = &*key.1, err = %error, "an expired session could not be removed");
+                match sessions::expire(self, &key).await {
+                    Ok(true) => ended(&key.0, &key.1),
+                    Ok(false) => {}
+                    Err(error) => {
+                        warn!(client = &*key.1, err = %error, "an expired session could not be removed");
+                    }
                 }
             }
             match endings.next_ms() {

@@ -118,11 +118,11 @@ impl Broker for Core {
         after: Option<ScheduleId>,
         limit: usize,
     ) -> Result<Vec<Scheduled>, Error> {
-        schedule::list(self, tenant, after, limit).await
+        schedule::list(self.shared(), tenant, after, limit).await
     }
 
     async fn cancel_scheduled(&self, tenant: &TenantId, id: ScheduleId) -> Result<bool, Error> {
-        schedule::cancel(self, tenant, id).await
+        schedule::cancel(self.shared(), tenant, id).await
     }
 
     fn join_share(&self, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMember {

@@ -11,10 +11,11 @@ use ahash::AHashMap;
 use auth::Access;
 use bytes::Bytes;
 use cluster::{Group, Node, Observer, Reply, SubmitError};
-use model::{GroupId, TenantId};
+use model::{Error, ErrorKind, GroupId, TenantId};
 use parking_lot::Mutex;
 use rt::{Clock, Rng};
 use storage::journal::{JournalCounters, JournalState};
+use tokio::sync::oneshot;
 
 use crate::captures::Captures;
 use crate::delivery::Batch;
@@ -179,6 +180,18 @@ impl Shared {
     /// Bytes that the journal's files take.
     pub fn journal_bytes(&self) -> u64 {
         self.node.journal_bytes()
+    }
+
+    /// Runs what may block elsewhere.
+    pub(crate) async fn offloaded<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, outcome) = oneshot::channel();
+        (self.offload)(Box::new(move || {
+            let _ = answer.send(work());
+        }));
+        outcome.await.map_err(|_| Error::new(ErrorKind::Unavailable, "run blocking work"))
     }
 
     pub(crate) fn random(&self) -> u64 {

@@ -1,4 +1,6 @@
-//! [`Rows`]: reading and changing replicated rows from a core.
+//! [`Rows`]: reading and changing replicated rows, from any thread.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster::{Command, Group, SubmitError};
@@ -6,25 +8,25 @@ use model::{Error, ErrorKind, GroupId};
 use storage::kv::{self, CommandResult, Expect, KvError, Operation};
 use tokio::sync::oneshot;
 
-use crate::core_thread::Core;
+use crate::node::Shared;
 use crate::outbox::kind_of;
 use crate::rows::{Check, Place, Row, RowWrite, RowsOutcome};
 
-/// Rows that a core reads itself, where they are in memory.
+/// Rows that the calling thread reads itself, where they are in memory.
 const ROWS_AT_ONCE: usize = 16;
 
-/// Replicated rows as one core sees them. Clones are the same.
+/// The replicated rows of a node. Clones are the same.
 ///
 /// A read sees every transaction that was answered before it began. Keys of a front begin with a byte and a name of its
 /// own, so that owners cannot meet.
 #[derive(Clone)]
 pub struct Rows {
-    core: Core,
+    shared: Arc<Shared>,
 }
 
 impl Rows {
-    pub(crate) fn new(core: Core) -> Self {
-        Self { core }
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// Makes all writes if all checks hold, or none. Answers when that is durable.
@@ -85,7 +87,7 @@ impl Rows {
             Some(stored) => stored,
             None => {
                 let key = key.clone();
-                self.core.offload(move || kv.get(&key)).await?
+                self.shared.offloaded(move || kv.get(&key)).await?
             }
         };
         let row = stored.and_then(|stored| stored.map(|stored| row(key, &stored)).transpose());
@@ -105,7 +107,7 @@ impl Rows {
         let stored = match few {
             Some(Ok(few)) if few.len() < ROWS_AT_ONCE || few.len() == limit => Ok(few),
             Some(Err(error)) => Err(error),
-            Some(Ok(_)) | None => self.core.offload(move || kv.scan(&prefix, &from, limit)).await?,
+            Some(Ok(_)) | None => self.shared.offloaded(move || kv.scan(&prefix, &from, limit)).await?,
         };
         let rows = stored.and_then(|stored| {
             stored.into_iter().map(|stored| row(stored.key, &stored.value)).collect::<Result<Vec<_>, _>>()
@@ -115,7 +117,7 @@ impl Rows {
 
     /// All groups, for whoever gathers rows that lie beside records.
     pub fn groups(&self) -> Vec<GroupId> {
-        self.core.groups().iter().map(Group::id).collect()
+        self.shared.node.groups().iter().map(Group::id).collect()
     }
 
     /// The group of a place.
@@ -125,11 +127,11 @@ impl Rows {
 
     fn group(&self, place: &Place) -> Result<&Group, Error> {
         let id = match place {
-            Place::ByKey(key) => self.core.shared().node.group_of_key(key).id(),
+            Place::ByKey(key) => self.shared.node.group_of_key(key).id(),
             Place::OfShard(shard) => shard.home(),
             Place::Group(id) => *id,
         };
-        let group = self.core.groups().iter().find(|group| group.id() == id);
+        let group = self.shared.node.groups().iter().find(|group| group.id() == id);
         group.ok_or_else(|| Error::new(ErrorKind::NotFound, "find a group"))
     }
 }

@@ -10,11 +10,17 @@
 //! the first row does not publish twice.
 //!
 //! In memory is only what is due soon ([`WINDOW_MS`]); the rest is read when its time comes.
+//!
+//! **Taking back.** A message is published or taken back, never both. The two rows lie in different groups, so no transaction
+//! decides that: whoever is to publish takes the message first (`firing`), whoever takes it back claims it (`cancelling`),
+//! and each leaves it alone when the other has it. What a process published before it died is forgotten before anything is
+//! taken back.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
@@ -22,13 +28,14 @@ use auth::{Action, Author, Request};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::{Error, ErrorKind, GroupId, TenantId, TopicName};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 use crate::broker::{Broker, Event, Sink};
 use crate::core_thread::Core;
 use crate::message::{Guarantee, Message, Published, Retain};
-use crate::rows::{Place, RowWrite};
+use crate::node::Shared;
+use crate::rows::{Check, Place, RowWrite, Rows, RowsOutcome};
 
 const PREFIX: u8 = b'D';
 const PUBLISHED: u8 = b'E';
@@ -40,10 +47,12 @@ const WINDOW_MS: i64 = 60_000;
 const HELD_MAX: usize = 64 * 1024;
 /// Rows that one scan asks for.
 const SCAN_ROWS: usize = 1024;
+/// The same for a list, which somebody may ask for at any time: rows come with their payloads.
+const LIST_ROWS: usize = 16;
 /// Bound: messages that are being published at once.
 const FIRING_MAX: usize = 256;
-/// Pause before a message is tried again that could not be published.
-const AGAIN_AFTER_MS: i64 = 1_000;
+/// Pause before something is tried again that failed.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Longest sleep: a step of the wall clock is noticed after this at the latest.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -72,6 +81,8 @@ pub struct Scheduled {
 pub(crate) struct Schedule {
     state: Mutex<State>,
     changed: Notify,
+    /// What was published before the restart is told from what was not.
+    is_recovered: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -82,6 +93,18 @@ struct State {
     read_to: AHashMap<GroupId, ScheduleId>,
     /// The first row of any group that is not.
     beyond: Option<i64>,
+    /// Messages that are being published, or may have been. Bound: [`FIRING_MAX`], and those of a group that has stopped.
+    firing: AHashSet<ScheduleId>,
+    /// Messages that somebody takes back just now, once for each who does. Bound: the calls under way.
+    cancelling: Vec<ScheduleId>,
+    /// Those of them whose time came meanwhile.
+    passed_over: AHashSet<ScheduleId>,
+}
+
+/// Holds a message so that it is not published, until this is dropped.
+struct Claim<'a> {
+    schedule: &'a Schedule,
+    id: ScheduleId,
 }
 
 impl ScheduleId {
@@ -140,16 +163,37 @@ impl Schedule {
         }
     }
 
+    /// Takes what is due, to publish it; [`Schedule::settled`] gives it back.
     fn take_due(&self, now_ms: i64, most: usize) -> Vec<ScheduleId> {
         let mut state = self.state.lock();
         let mut due = Vec::new();
         while due.len() < most && state.heap.peek().is_some_and(|Reverse(first)| first.due_ms <= now_ms) {
             if let Some(Reverse(id)) = state.heap.pop() {
                 state.held.remove(&id);
-                due.push(id);
+                if state.cancelling.contains(&id) {
+                    state.passed_over.insert(id);
+                } else {
+                    state.firing.insert(id);
+                    due.push(id);
+                }
             }
         }
         due
+    }
+
+    /// A message that was taken is published and forgotten, or has certainly not been published.
+    fn settled(&self, id: ScheduleId) {
+        self.state.lock().firing.remove(&id);
+    }
+
+    /// Keeps a message from being published. `None`: it is just being published, or may have been.
+    fn claim(&self, id: ScheduleId) -> Option<Claim<'_>> {
+        let mut state = self.state.lock();
+        if state.firing.contains(&id) {
+            return None;
+        }
+        state.cancelling.push(id);
+        Some(Claim { schedule: self, id })
     }
 
     /// When there is something to do: a message is due, or rows have to be read.
@@ -159,6 +203,26 @@ impl Schedule {
         let read = state.beyond.filter(|_| !state.is_full());
         let read = read.map(|beyond| beyond.saturating_sub(WINDOW_MS / 2));
         due.into_iter().chain(read).min()
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let is_due = {
+            let mut state = self.schedule.state.lock();
+            if let Some(index) = state.cancelling.iter().position(|id| *id == self.id) {
+                state.cancelling.swap_remove(index);
+            }
+            // Whoever fires looks whether its row is still there.
+            let is_due = !state.cancelling.contains(&self.id) && state.passed_over.remove(&self.id);
+            if is_due {
+                state.push(self.id);
+            }
+            is_due
+        };
+        if is_due {
+            self.schedule.changed.notify_one();
+        }
     }
 }
 
@@ -201,23 +265,22 @@ pub(crate) fn submit(
 
 /// Messages that wait, of one tenant, by when they are due, after `after`; at most `limit`.
 pub(crate) async fn list(
-    core: &Core,
+    shared: &Arc<Shared>,
     tenant: &TenantId,
     after: Option<ScheduleId>,
     limit: usize,
 ) -> Result<Vec<Scheduled>, Error> {
+    let rows_handle = Rows::new(Arc::clone(shared));
     let mut found = Vec::new();
-    for group in core.rows_handle().groups() {
+    for group in rows_handle.groups() {
         let mut from = after.map_or_else(Bytes::new, |after| next_key(&after.key(PREFIX)));
         let mut here = 0;
         while here < limit {
-            let rows = core
-                .rows_handle()
-                .scan(&Place::Group(group), Bytes::from_static(&[PREFIX]), from, SCAN_ROWS)
-                .await?;
+            let prefix = Bytes::from_static(&[PREFIX]);
+            let rows = rows_handle.scan(&Place::Group(group), prefix, from, LIST_ROWS).await?;
             let Some(last) = rows.last() else { break };
             from = next_key(&last.key);
-            let is_last = rows.len() < SCAN_ROWS;
+            let is_last = rows.len() < LIST_ROWS;
             let mine = rows.into_iter().filter_map(|row| {
                 let (id, waiting) = (ScheduleId::of_key(&row.key)?, decode(row.value)?);
                 let value_bytes = waiting.value.map_or(0, |value| value.len());
@@ -236,30 +299,59 @@ pub(crate) async fn list(
     Ok(found)
 }
 
-/// Takes a message back. False if it is not there (any more): it may be on its way.
-pub(crate) async fn cancel(core: &Core, tenant: &TenantId, id: ScheduleId) -> Result<bool, Error> {
-    let rows = core.rows_handle();
+/// Takes a message back. False if it is not there (any more), or on its way.
+pub(crate) async fn cancel(shared: &Arc<Shared>, tenant: &TenantId, id: ScheduleId) -> Result<bool, Error> {
+    let mut recovered = shared.schedule.is_recovered.subscribe();
+    let known = recovered.wait_for(|is_recovered| *is_recovered).await.is_ok();
+    if !known {
+        return Err(Error::new(ErrorKind::Unavailable, "tell what was published before the restart"));
+    }
+    let Some(_claim) = shared.schedule.claim(id) else { return Ok(false) };
+    let rows = Rows::new(Arc::clone(shared));
     let key = id.key(PREFIX);
     let Some(row) = rows.get(&id.place(), key.clone()).await? else { return Ok(false) };
     if decode(row.value).is_none_or(|waiting| waiting.tenant != *tenant) {
         return Ok(false);
     }
-    let check = crate::rows::Check::Version { key: key.clone(), version: row.version };
+    let check = Check::Version { key: key.clone(), version: row.version };
     let outcome = rows.transact(&id.place(), vec![check], vec![RowWrite::Delete { key }]).await?;
-    Ok(matches!(outcome, crate::rows::RowsOutcome::Done { .. }))
+    Ok(matches!(outcome, RowsOutcome::Done { .. }))
+}
+
+impl Shared {
+    /// As [`Broker::scheduled`], from any thread.
+    pub async fn scheduled(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        after: Option<ScheduleId>,
+        limit: usize,
+    ) -> Result<Vec<Scheduled>, Error> {
+        list(self, tenant, after, limit).await
+    }
+
+    /// As [`Broker::cancel_scheduled`], from any thread.
+    pub async fn cancel_scheduled(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        id: ScheduleId,
+    ) -> Result<bool, Error> {
+        cancel(self, tenant, id).await
+    }
 }
 
 impl Core {
     /// Publishes what is due, for ever. On one core.
     pub async fn run_schedule(&self) {
         let schedule = &self.shared().schedule;
-        if let Err(error) = forget_published(self).await {
-            warn!(err = %error, "what was published before the restart could not be told from what was not");
+        while let Err(error) = forget_published(self).await {
+            warn!(err = %error, "what was published before the restart cannot be told from what was not; trying again");
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
+        schedule.is_recovered.send_replace(true);
         loop {
             if let Err(error) = read_ahead(self).await {
                 warn!(err = %error, "scheduled messages could not be read");
-                tokio::time::sleep(Duration::from_millis(AGAIN_AFTER_MS as u64)).await;
+                tokio::time::sleep(AGAIN_AFTER).await;
                 continue;
             }
             let due = schedule.take_due(self.wall_ms_now(), FIRING_MAX);
@@ -368,32 +460,43 @@ async fn fire(core: &Core, due: Vec<ScheduleId>) {
     for id in due {
         match begin(core, id).await {
             Ok(Some(outcome)) => published.push((id, outcome)),
-            Ok(None) => {}
+            Ok(None) => core.shared().schedule.settled(id),
             Err(error) => again(core, id, &error.kind()),
         }
     }
     for (id, outcome) in published {
-        let forgotten = match outcome.await.unwrap_or(Err(ErrorKind::Unavailable)) {
-            Ok(group) => forget(core, id, group).await.map_err(|error| error.kind()),
+        match outcome.await.unwrap_or(Err(ErrorKind::Unavailable)) {
+            Ok(group) => settle(core, id, group).await,
             // It can never be published.
             Err(kind @ (ErrorKind::Invalid | ErrorKind::TooLarge)) => {
                 warn!(due_ms = id.due_ms, err = %kind, "a scheduled message is refused");
-                forget(core, id, None).await.map_err(|error| error.kind())
+                settle(core, id, None).await;
             }
-            Err(kind) => Err(kind),
-        };
-        if let Err(kind) = forgotten {
-            again(core, id, &kind);
+            Err(kind) => again(core, id, &kind),
         }
     }
+}
+
+/// Forgets a message, however long that takes: it must not be published twice. Nothing else is published meanwhile, so that
+/// no more than one turn's messages ever wait for this.
+async fn settle(core: &Core, id: ScheduleId, group: Option<GroupId>) {
+    while let Err(error) = forget(core, id, group).await {
+        warn!(due_ms = id.due_ms, err = %error, "a scheduled message that was published cannot be forgotten; trying again");
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+    core.shared().schedule.settled(id);
 }
 
 /// Tries a message again a little later. Its row still has its first due time.
 fn again(core: &Core, id: ScheduleId, kind: &ErrorKind) {
     warn!(due_ms = id.due_ms, err = %kind, "a scheduled message could not be published; trying again");
+    // Otherwise it is not known whether it was: nobody may be told that it was taken back.
+    if !matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout) {
+        core.shared().schedule.settled(id);
+    }
     let core = core.clone();
     core.clone().spawn(async move {
-        tokio::time::sleep(Duration::from_millis(AGAIN_AFTER_MS as u64)).await;
+        tokio::time::sleep(AGAIN_AFTER).await;
         let schedule = &core.shared().schedule;
         schedule.state.lock().push(id);
         schedule.changed.notify_one();

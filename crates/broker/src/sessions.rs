@@ -281,26 +281,27 @@ impl Writer {
     }
 }
 
-/// Removes a session whose time is over, unless somebody has it.
-pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<(), Error> {
+/// Removes a session whose time is over, unless somebody has it. Answers whether that ended it.
+pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<bool, Error> {
     if core.shared().registry.is_owned(key) {
-        return Ok(());
+        return Ok(false);
     }
-    let Some(found) = core.rows_handle().get(&place(key), row_key(key)).await? else { return Ok(()) };
-    let Some(row) = Row::decode(found.value) else { return Ok(()) };
+    let Some(found) = core.rows_handle().get(&place(key), row_key(key)).await? else { return Ok(false) };
+    let Some(row) = Row::decode(found.value) else { return Ok(false) };
     // It was taken up meanwhile, and given up again.
     if row.left_ms(core.uptime()).is_none_or(|left| left > 0) {
-        return Ok(());
+        return Ok(false);
     }
     let key_bytes = row_key(key);
     let checks = vec![Check::Version { key: key_bytes.clone(), version: found.version }];
     let outcome =
         core.rows_handle().transact(&place(key), checks, vec![RowWrite::Delete { key: key_bytes }]).await?;
     // Refused: the client was here meanwhile.
-    if let RowsOutcome::Done { .. } = outcome {
+    let is_ended = matches!(outcome, RowsOutcome::Done { .. });
+    if is_ended {
         share::forget(core, &key.0, &key.1);
     }
-    Ok(())
+    Ok(is_ended)
 }
 
 /// A stored session.

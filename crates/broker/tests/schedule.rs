@@ -1,8 +1,11 @@
 //! Messages that are published later, over a real node.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use broker::access::{Author, Credentials, Listener};
 use broker::routing::{Dialect, Filter};
-use broker::{Broker, Core, Guarantee, Message, Retain, ScheduleId, Start};
+use broker::{Broker, Core, Guarantee, Message, Place, Retain, RowWrite, ScheduleId, Shared, Start};
 use model::TenantId;
 use testkit::{Inbox, TestNode, on_core};
 
@@ -165,5 +168,104 @@ fn a_thousand_that_are_due_at_once_all_come() {
         while !waiting(&node.core).await.is_empty() {
             tokio::task::yield_now().await;
         }
+    });
+}
+
+/// Takes these back, as a thread that is no core does; answers those of which it was told that they
+/// are gone.
+fn take_back(shared: Arc<Shared>, mut ids: Vec<ScheduleId>) -> std::thread::JoinHandle<Vec<ScheduleId>> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let mut gone = Vec::new();
+            // From the last one on: somewhere it meets whoever publishes.
+            ids.reverse();
+            for id in ids {
+                if shared.cancel_scheduled(&TenantId::default(), id).await.expect("answered") {
+                    gone.push(id);
+                }
+            }
+            gone
+        })
+    })
+}
+
+#[test]
+fn a_message_is_published_or_taken_back_and_never_both() {
+    const COUNT: usize = 300;
+    on_core(async {
+        let node = TestNode::start().await;
+        let reader = Reader::new(&node.core);
+        let inbox = Inbox::new();
+        let mut publisher = node.core.publisher(&TenantId::default(), inbox.sink());
+        let (author, due) = (author(&node.core).await, node.core.wall_ms() + 500);
+        for number in 0..COUNT {
+            let due = due + number as i64;
+            let value = due.to_string();
+            let message = Message {
+                subject: "later/1",
+                key: Some(b"k"),
+                value: Some(value.as_bytes()),
+                headers: &[(b"h", Some(b"v"))],
+                guarantee: Guarantee::Durable,
+                retain: Retain::Keep,
+                rows: &[],
+            };
+            publisher.push_later(&message, due, &author).expect("taken");
+        }
+        let ids = loop {
+            let found = node.core.scheduled(&TenantId::default(), None, 2 * COUNT).await.expect("read");
+            if found.len() == COUNT || node.core.wall_ms() >= due {
+                break found.into_iter().map(|scheduled| scheduled.id).collect::<Vec<_>>();
+            }
+        };
+        // One that comes after all of them says that no more will come.
+        push_later(&node.core, "end", 500 + 2 * COUNT as i64).await;
+        let mut published = BTreeSet::new();
+        let mut taking_back = None;
+        loop {
+            let delivery = reader.inbox.delivery().await;
+            let records = delivery.batch.records().expect("a sound batch");
+            let texts = records.iter().map(|record| record.value().expect("a value").to_vec());
+            let texts: Vec<_> = texts.map(|text| String::from_utf8(text).expect("text")).collect();
+            taking_back.get_or_insert_with(|| take_back(Arc::clone(node.shared()), ids.clone()));
+            let is_over = texts.iter().any(|text| text == "end");
+            for text in texts.iter().filter(|text| *text != "end") {
+                assert!(published.insert(text.parse::<i64>().expect("a time")), "{text} came twice");
+            }
+            if is_over {
+                break;
+            }
+        }
+        let gone = taking_back.expect("some came").join().expect("it is answered");
+        let gone: BTreeSet<_> = gone.into_iter().map(|id| id.due_ms).collect();
+        assert!(gone.is_disjoint(&published), "{:?}", gone.intersection(&published));
+        assert_eq!(gone.len() + published.len(), COUNT, "none is lost");
+        assert!(reader.inbox.is_empty());
+    });
+}
+
+#[test]
+fn what_was_published_before_a_crash_is_not_taken_back_after_it() {
+    let kept = std::cell::RefCell::new(None);
+    on_core(async {
+        let node = TestNode::start().await;
+        push_later(&node.core, "a", HOUR_MS).await;
+        let id = waiting(&node.core).await[0];
+        // What a crash leaves behind a publication.
+        let (due, number) = (id.due_ms.to_be_bytes(), id.number.to_be_bytes());
+        let key = [&b"E"[..], &due, &number].concat().into();
+        let rows = node.core.rows();
+        let place = Place::Group(rows.groups()[0]);
+        let note = vec![RowWrite::Put { key, value: Vec::new().into() }];
+        rows.transact(&place, Vec::new(), note).await.expect("written");
+        drop(rows);
+        *kept.borrow_mut() = Some((node.stop().await, id));
+    });
+    on_core(async {
+        let (dir, id) = kept.borrow_mut().take().expect("the node before left it");
+        let node = TestNode::start_on(dir).await;
+        assert!(!node.core.cancel_scheduled(&TenantId::default(), id).await.expect("answered"));
+        assert!(waiting(&node.core).await.is_empty());
     });
 }

@@ -60,7 +60,7 @@ impl TestNode {
         let running = tokio::task::spawn_local(async move { running.run().await });
         core.recover().await.expect("what is stored can be read");
         let endings = core.clone();
-        let endings = tokio::task::spawn_local(async move { endings.run_endings().await });
+        let endings = tokio::task::spawn_local(async move { endings.run_endings(|_, _| ()).await });
         let schedule = core.clone();
         let schedule = tokio::task::spawn_local(async move { schedule.run_schedule().await });
         TestNode { core, shared, node, dir, tasks: vec![running, endings, schedule, following] }

@@ -7,13 +7,19 @@ use auth::{Access, Host, Link, Passwords, Policy, offload_to_blocking_threads};
 use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use broker::access::{Credentials, Listener};
+use broker::{Broker as _, Guarantee, Message, Retain, Shared};
 use meta::MemoryMeta;
+use model::TenantId;
+use parking_lot::Mutex;
 use rt::{ManualClock, SystemRng};
 use serde_json::{Value, json};
+use testkit::{Inbox, TestNode, on_core};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Api, BODY_BYTES_MAX, import, routes};
+use crate::observed::{Observed, TopicRefused};
 
 /// An answer.
 struct Answer {
@@ -86,8 +92,64 @@ impl Client {
     }
 }
 
+/// A front that knows one client, and counts up to two filters.
+#[derive(Default)]
+struct Front {
+    slow: Mutex<Vec<Value>>,
+    counted: Mutex<Vec<String>>,
+}
+
+impl Observed for Front {
+    fn history(&self, client: &str) -> Vec<Value> {
+        if client == "a/b" {
+            vec![json!({"event": "connected"}), json!({"event": "refused"})]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn slow_subscriptions(&self) -> Option<Vec<Value>> {
+        Some(self.slow.lock().clone())
+    }
+
+    fn clear_slow_subscriptions(&self) {
+        self.slow.lock().clear();
+    }
+
+    fn topic_metrics(&self) -> Vec<Value> {
+        self.counted.lock().iter().map(|filter| json!({ "filter": filter })).collect()
+    }
+
+    fn register_topic(&self, filter: &str) -> Result<bool, TopicRefused> {
+        let mut counted = self.counted.lock();
+        if filter.is_empty() {
+            return Err(TopicRefused::Filter("it is empty".to_owned()));
+        }
+        if counted.iter().any(|known| known == filter) {
+            return Ok(false);
+        }
+        if counted.len() == 2 {
+            return Err(TopicRefused::Full("there are 2 already".to_owned()));
+        }
+        counted.push(filter.to_owned());
+        Ok(true)
+    }
+
+    fn unregister_topic(&self, filter: &str) -> bool {
+        let mut counted = self.counted.lock();
+        let before = counted.len();
+        counted.retain(|known| known != filter);
+        counted.len() < before
+    }
+}
+
 /// A node's API on a listener that counts as bound to `bound`.
 async fn serve(bound: &str) -> Client {
+    serve_over(bound, None).await
+}
+
+/// The same, over a broker.
+async fn serve_over(bound: &str, broker: Option<Arc<Shared>>) -> Client {
     let store = Arc::new(MemoryMeta::new());
     let clock = Arc::new(ManualClock::new(1_800_000_000_000));
     let rng = Arc::new(SystemRng);
@@ -96,10 +158,15 @@ async fn serve(bound: &str) -> Client {
     let opened = Access::open(store.clone(), vec![Link::Users], Policy::default(), host).await;
     let (access, follower) = opened.unwrap();
     tokio::spawn(follower.run());
-    let api = Arc::new(Api::new(access, store, clock, bound.parse().unwrap()));
+    let front = Front { slow: Mutex::new(vec![json!({"client": "c1"})]), ..Front::default() };
+    let api = Api::new(access, store, clock, bound.parse().unwrap()).with_observed(Arc::new(front));
+    let api = match broker {
+        Some(broker) => api.with_broker(broker),
+        None => api,
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = Router::new().nest("/api/v1", routes(api));
+    let app = Router::new().nest("/api/v1", routes(Arc::new(api)));
     tokio::spawn(async move { axum::serve(listener, app).await });
     Client { address, headers: String::new() }
 }
@@ -148,7 +215,15 @@ async fn everyone_administers_a_loopback_listener_until_there_is_a_superuser() {
 #[tokio::test]
 async fn a_wide_listener_needs_a_user_from_the_beginning() {
     let anyone = serve("0.0.0.0").await;
-    for (method, path) in [("GET", "/users"), ("POST", "/users"), ("GET", "/nothing"), ("PUT", "/users")] {
+    for (method, path) in [
+        ("GET", "/users"),
+        ("POST", "/users"),
+        ("GET", "/nothing"),
+        ("PUT", "/users"),
+        ("GET", "/clients/a%2Fb/history"),
+        ("DELETE", "/slow-subscriptions"),
+        ("POST", "/topic-metrics"),
+    ] {
         anyone.ask(method, path, "{}").await.is_problem(401, None);
     }
 }
@@ -330,4 +405,91 @@ async fn a_ban_ends_when_it_says() {
     assert_eq!(created["until_ms"], 1_800_000_060_000_u64);
     assert_eq!((&created["who"]["network"], &created["reason"]), (&json!("10.0.0.0/8"), &json!("noise")));
     assert_eq!(root.ask("DELETE", "/bans/b", "").await.status, 204);
+}
+
+#[tokio::test]
+async fn what_a_front_saw_is_shown_and_forgotten() {
+    let root = serve_root().await;
+    let shown = root.get("/clients/a%2Fb/history").await.json();
+    assert_eq!(shown, json!({"client": "a/b", "events": [{"event": "connected"}, {"event": "refused"}]}));
+    root.get("/clients/nobody/history").await.is_problem(404, None);
+    root.ask("DELETE", "/clients/a%2Fb/history", "").await.is_problem(405, None);
+    let slow = || async { root.get("/slow-subscriptions").await.json()["slow_subscriptions"].clone() };
+    assert_eq!(slow().await, json!([{"client": "c1"}]));
+    assert_eq!(root.ask("DELETE", "/slow-subscriptions", "").await.status, 204);
+    assert_eq!(slow().await, json!([]));
+}
+
+#[tokio::test]
+async fn topics_are_counted_from_when_somebody_says_so_until_somebody_says_so() {
+    let root = serve_root().await;
+    let count = |filter: &str| {
+        let (root, body) = (root.clone(), json!({ "filter": filter }));
+        async move { root.post("/topic-metrics", body).await }
+    };
+    assert_eq!(count("a/#").await.status, 201);
+    assert_eq!(count("a/#").await.status, 200);
+    count("").await.is_problem(400, Some("filter"));
+    assert_eq!(count("b").await.status, 201);
+    count("c").await.is_problem(507, None);
+    assert_eq!(root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.status, 204);
+    root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.is_problem(404, None);
+    assert_eq!(root.get("/topic-metrics").await.json(), json!({"topic_metrics": [{"filter": "b"}]}));
+}
+
+/// Publishes to `later/N`, for N from 0 on, due in as many hours and one.
+async fn push_later(node: &TestNode, count: i64) {
+    let tenant = TenantId::default();
+    let listener = Listener::bound("local", [127, 0, 0, 1].into());
+    let grant = node.core.access().admit(&Credentials::anonymous(listener, "c1")).await.unwrap();
+    let inbox = Inbox::new();
+    let mut publisher = node.core.publisher(&tenant, inbox.sink());
+    for number in 0..count {
+        let message = Message {
+            subject: &format!("later/{number}"),
+            key: None,
+            value: Some(b"secret"),
+            headers: &[],
+            guarantee: Guarantee::Durable,
+            retain: Retain::Keep,
+            rows: &[],
+        };
+        let due_ms = node.core.wall_ms() + (number + 1) * 3_600_000;
+        publisher.push_later(&message, due_ms, &grant.author()).unwrap();
+        inbox.published().await.result.unwrap();
+    }
+}
+
+#[test]
+fn messages_that_wait_are_listed_in_pages_and_taken_back() {
+    on_core(async {
+        let node = TestNode::start().await;
+        push_later(&node, 3).await;
+        let anyone = serve_over("0.0.0.0", Some(Arc::clone(node.shared()))).await;
+        anyone.get("/delayed").await.is_problem(401, None);
+        let anyone = serve_over("127.0.0.1", Some(Arc::clone(node.shared()))).await;
+        let first = anyone.get("/delayed?limit=2").await;
+        assert!(!first.body.contains("secret"), "{}", first.body);
+        let first = first.json();
+        let subjects = |page: &Value| {
+            let all = page["delayed"].as_array().unwrap().iter();
+            all.map(|one| one["subject"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(subjects(&first), ["later/0", "later/1"]);
+        assert_eq!(first["delayed"][0]["bytes"], 6);
+        let after = first["next"].as_str().unwrap();
+        let second = anyone.get(&format!("/delayed?limit=2&after={after}")).await.json();
+        assert_eq!((subjects(&second), &second["next"]), (vec!["later/2".to_owned()], &Value::Null));
+        anyone.get("/delayed?after=x").await.is_problem(400, Some("after"));
+
+        let path = format!("/delayed/{}", first["delayed"][1]["id"].as_str().unwrap());
+        assert_eq!(anyone.ask("DELETE", &path, "").await.status, 204);
+        anyone.ask("DELETE", &path, "").await.is_problem(404, None);
+        anyone.ask("DELETE", "/delayed/x", "").await.is_problem(404, None);
+        assert_eq!(subjects(&anyone.get("/delayed").await.json()), ["later/0", "later/2"]);
+        // A node that takes nothing any more says so.
+        node.node().shutdown().await;
+        let path = format!("/delayed/{}", first["delayed"][0]["id"].as_str().unwrap());
+        anyone.ask("DELETE", &path, "").await.is_problem(503, None);
+    });
 }

@@ -77,6 +77,8 @@ pub enum Happening {
         /// Messages for it, or from it, that were not passed on, by why.
         dropped: BTreeMap<&'static str, u64>,
     },
+    /// It was away for so long that its session ended: subscriptions and messages that waited for it are gone.
+    SessionExpired,
 }
 
 /// The histories of the clients that something became of last.

@@ -129,10 +129,15 @@ impl Observatory {
         self.inner.history.of(client)
     }
 
-    /// The subscriptions that were slowest lately (`now_ms` in wall-clock ms), the slowest first. Empty if they are not
+    /// The session of a client ended at `at_ms` (wall-clock ms) because it was away for too long: its history says so.
+    pub fn session_expired(&self, client: &str, at_ms: i64) {
+        self.inner.history.add(client, HistoryEvent { at_ms, what: Happening::SessionExpired });
+    }
+
+    /// The subscriptions that were slowest lately (`now_ms` in wall-clock ms), the slowest first. `None` if they are not
     /// looked for.
-    pub fn slow_subscriptions(&self, now_ms: i64) -> Vec<SlowSubscription> {
-        self.inner.slow.as_ref().map_or_else(Vec::new, |slow| slow.ranking(now_ms))
+    pub fn slow_subscriptions(&self, now_ms: i64) -> Option<Vec<SlowSubscription>> {
+        self.inner.slow.as_ref().map(|slow| slow.ranking(now_ms))
     }
 
     /// Forgets them.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use auth::Follower;
-use broker::{Core, Shared};
+use broker::{Broker, Core, Shared};
 use net::{CoreIo, Gate, Peer, accept_loop, drive};
 use rt::{OnFailure, OnShutdown, Shutdown, TaskKind, Tasks};
 use tokio::net::TcpStream;
@@ -159,9 +159,13 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
             return;
         }
         let (observatory, observed) = (plan.fronts.observatory.clone(), core.clone());
+        let histories = observatory.clone();
         tasks.spawn_local(OBSERVE, "observe", async move { observatory.run(observed).await });
         let (endings, schedule, groups) = (core.clone(), core.clone(), core.clone());
-        tasks.spawn_local(ENDINGS, "endings", async move { endings.run_endings().await });
+        tasks.spawn_local(ENDINGS, "endings", async move {
+            let clock = endings.clone();
+            endings.run_endings(|_, client| histories.session_expired(client, clock.wall_ms())).await;
+        });
         tasks.spawn_local(SCHEDULE, "schedule", async move { schedule.run_schedule().await });
         let config = Arc::clone(&plan.kafka_config);
         tasks.spawn_local(COORDINATOR, "coordinator", async move {
