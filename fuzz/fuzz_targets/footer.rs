@@ -13,7 +13,9 @@ use libfuzzer_sys::fuzz_target;
 use model::{EngineKind, GroupId, Offset, ShardId, TopicNumber};
 use rt::{Disk, SimDisk};
 use storage::journal::{Location, SegmentInfo};
-use storage::{BatchSource, LogError, LogStore, LogStoreConfig, Position, Selection, StripeContents, TimeQuery};
+use storage::{
+    BatchSource, LogError, LogStore, LogStoreConfig, Position, Selection, StripeContents, TimeQuery,
+};
 
 struct Nothing;
 
