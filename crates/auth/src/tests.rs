@@ -11,8 +11,8 @@ use model::{Resource, TenantId};
 use rt::{ManualClock, SystemRng};
 
 use crate::{
-    Access, Credentials, Effect, Follower, Host, Link, Listener, Object, Passwords, Permission, Policy,
-    Right, Secret, Who, offload_to_blocking_threads,
+    Access, Credentials, Effect, Follower, Host, Link, Listener, Passwords, Permission, Policy, Right,
+    Secret, Who, offload_to_blocking_threads,
 };
 
 /// The wall clock of the tests.
@@ -92,15 +92,6 @@ fn password(listener: Listener, user: &str, password: &str) -> Credentials {
 
 /// A permission on topics.
 fn permission(id: &str, who: Who, effect: Effect, rights: &[Right], pattern: &str) -> Permission {
-    Permission {
-        tenant: TenantId::default(),
-        id: id.to_owned(),
-        who,
-        effect,
-        rights: rights.to_vec(),
-        object: Object::Topic,
-        patterns: vec![pattern.to_owned()],
-        qos: Vec::new(),
-        retain: None,
-    }
+    let tenant = TenantId::default();
+    Permission { rights: rights.to_vec(), ..Permission::new(tenant, id, who, effect, pattern) }
 }

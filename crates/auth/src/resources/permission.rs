@@ -54,6 +54,27 @@ pub enum Who {
 }
 
 impl Permission {
+    /// A permission to (or a refusal of) everything on the topics of one pattern.
+    pub fn new(
+        tenant: TenantId,
+        id: impl Into<String>,
+        who: Who,
+        effect: Effect,
+        pattern: impl Into<String>,
+    ) -> Permission {
+        Permission {
+            tenant,
+            id: id.into(),
+            who,
+            effect,
+            rights: Vec::new(),
+            object: Object::Topic,
+            patterns: vec![pattern.into()],
+            qos: Vec::new(),
+            retain: None,
+        }
+    }
+
     /// The rule in it.
     ///
     /// # Errors

@@ -10,17 +10,8 @@ use wire::kafka::{ErrorCode, Request, Response};
 use crate::client::{Client, Kafka, batch};
 
 fn permission(id: &str, effect: Effect, rights: &[Right], object: Object, pattern: &str) -> Permission {
-    Permission {
-        tenant: TenantId::default(),
-        id: id.to_owned(),
-        who: Who::Anonymous,
-        effect,
-        rights: rights.to_vec(),
-        object,
-        patterns: vec![pattern.to_owned()],
-        qos: Vec::new(),
-        retain: None,
-    }
+    let all = Permission::new(TenantId::default(), id, Who::Anonymous, effect, pattern);
+    Permission { rights: rights.to_vec(), object, ..all }
 }
 
 async fn heartbeat(client: &mut Client, group: &str) -> ErrorCode {

@@ -24,17 +24,8 @@ fn user(name: &str, password: &str) -> User {
 }
 
 fn rule(id: &str, who: Who, effect: Effect, rights: &[Right], pattern: &str) -> Permission {
-    Permission {
-        tenant: TenantId::default(),
-        id: id.to_owned(),
-        who,
-        effect,
-        rights: rights.to_vec(),
-        object: Default::default(),
-        patterns: vec![pattern.to_owned()],
-        qos: Vec::new(),
-        retain: None,
-    }
+    let tenant = TenantId::default();
+    Permission { rights: rights.to_vec(), ..Permission::new(tenant, id, who, effect, pattern) }
 }
 
 fn allow(id: &str, who: &str, pattern: &str) -> Permission {
