@@ -14,7 +14,7 @@ fn resource<R: Resource + PartialEq + std::fmt::Debug>(input: &[u8]) {
 }
 
 fuzz_target!(|input: &[u8]| {
-    for user in auth::import_mosquitto(&TenantId::default(), input).unwrap_or_default() {
+    for (_, user) in auth::read_mosquitto(&TenantId::default(), input).unwrap_or_default() {
         user.validate().expect("it was imported");
     }
     resource::<User>(input);

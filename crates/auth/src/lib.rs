@@ -41,7 +41,7 @@ pub use first_user::{FirstUser, FirstUserError, create_first_user};
 pub use flapping::{Flapping, FlappingLimits, store_ban};
 pub use follow::{Follower, OpenError};
 pub use grant::Grant;
-pub use mosquitto::{Existing, ImportError, Imported, import_mosquitto};
+pub use mosquitto::{Existing, ImportError, Imported, import_mosquitto, read_mosquitto};
 pub use password::{NotAHash, PasswordHash};
 pub use passwords::{Offload, Passwords, offload_to_blocking_threads};
 pub use pattern::{Pattern, PatternError};

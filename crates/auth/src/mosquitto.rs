@@ -96,7 +96,7 @@ pub async fn import_mosquitto(
     file: &[u8],
     existing: Existing,
 ) -> Result<Imported, ImportError> {
-    let users = read(tenant, file)?;
+    let users = read_mosquitto(tenant, file)?;
     let known = known_among(resources, tenant, &users).await.map_err(ImportError::Read)?;
     let taken = users.iter().find(|(_, user)| known.contains_key(&user.name));
     if let (Existing::Refused, Some(&(line, _))) = (existing, taken) {
@@ -111,8 +111,11 @@ pub async fn import_mosquitto(
     Ok(imported)
 }
 
-/// The users of a file, each with the number of its line.
-fn read(tenant: &TenantId, file: &[u8]) -> Result<Vec<(usize, User)>, ImportError> {
+/// The users of a password file, each with the number of its line. Nothing is stored.
+///
+/// # Errors
+/// As for [`import_mosquitto`], but for those of the store.
+pub fn read_mosquitto(tenant: &TenantId, file: &[u8]) -> Result<Vec<(usize, User)>, ImportError> {
     if file.len() > FILE_LEN_MAX {
         return Err(ImportError::TooLarge);
     }
