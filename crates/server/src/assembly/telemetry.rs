@@ -19,7 +19,11 @@ pub(super) fn start(log: &Log) {
     };
     // The consensus library tells its every step; what it warns about is what concerns an operator.
     let quiet = level.min(LevelFilter::WARN);
-    let filter = Targets::new().with_default(level).with_target("openraft", quiet);
+    // Of one thing it warns in vain: that it passes over what was under way for an earlier vote, as it does at a first start.
+    let filter = Targets::new()
+        .with_default(level)
+        .with_target("openraft", quiet)
+        .with_target("openraft::core::raft_core", level.min(LevelFilter::ERROR));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match log.format {
         LogFormat::Text => layer.boxed(),
