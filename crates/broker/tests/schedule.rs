@@ -133,6 +133,19 @@ fn a_message_can_be_taken_back() {
     });
 }
 
+/// A message with this payload.
+fn later(value: &str) -> Message<'_> {
+    Message {
+        subject: "later/1",
+        key: Some(b"k"),
+        value: Some(value.as_bytes()),
+        headers: &[(b"h", Some(b"v"))],
+        guarantee: Guarantee::Durable,
+        retain: Retain::Keep,
+        rows: &[],
+    }
+}
+
 #[test]
 fn a_thousand_that_are_due_at_once_all_come() {
     on_core(async {
@@ -143,15 +156,7 @@ fn a_thousand_that_are_due_at_once_all_come() {
         let due = node.core.wall_ms() + 100;
         for number in 0..1000_u32 {
             let value = number.to_string();
-            let message = Message {
-                subject: "later/1",
-                key: Some(b"k"),
-                value: Some(value.as_bytes()),
-                headers: &[(b"h", Some(b"v"))],
-                guarantee: Guarantee::Durable,
-                retain: Retain::Keep,
-                rows: &[],
-            };
+            let message = later(&value);
             publisher.push_later(&message, due, &author(&node.core).await).expect("taken");
         }
         let mut got = Vec::new();
@@ -202,15 +207,7 @@ fn a_message_is_published_or_taken_back_and_never_both() {
         for number in 0..COUNT {
             let due = due + number as i64;
             let value = due.to_string();
-            let message = Message {
-                subject: "later/1",
-                key: Some(b"k"),
-                value: Some(value.as_bytes()),
-                headers: &[(b"h", Some(b"v"))],
-                guarantee: Guarantee::Durable,
-                retain: Retain::Keep,
-                rows: &[],
-            };
+            let message = later(&value);
             publisher.push_later(&message, due, &author).expect("taken");
         }
         let ids = loop {
