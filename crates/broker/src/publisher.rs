@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use auth::Author;
 use model::{ErrorKind, GroupId, TenantId, TopicName};
@@ -65,8 +66,8 @@ impl Publisher {
         Ok(ticket)
     }
 
-    /// Publishes a message at `due_ms` (wall ms since the epoch; the past is now), with its guarantee. Answers its ticket if it
-    /// is durable; its decision says that the message waits durably, and `message.rows` are written then. It is published once, also over a
+    /// Publishes a message after `delay`, with its guarantee. Steps of the wall clock make that neither longer nor shorter, but for those
+    /// between the end of the broker and its next start. Answers its ticket if it is durable; its decision says that the message waits durably, and `message.rows` are written then. It is published once, also over a
     /// crash; messages that are due at the same time come in any order. Whether `author` may publish it is asked again then
     /// ([`Access::may_still`](auth::Access::may_still)).
     ///
@@ -75,14 +76,14 @@ impl Publisher {
     pub fn push_later(
         &mut self,
         message: &Message<'_>,
-        due_ms: i64,
+        delay: Duration,
         author: &Author,
     ) -> Result<Option<u64>, ErrorKind> {
         let size = message.value.map_or(0, <[u8]>::len) + message.subject.len();
         if size > self.core.shared().config.message_bytes_max {
             return Err(ErrorKind::TooLarge);
         }
-        let (group, written) = schedule::submit(&self.core, &self.tenant, (message, author), due_ms)?;
+        let (group, written) = schedule::submit(&self.core, &self.tenant, (message, author), delay)?;
         self.pushed_to = Some(group);
         let ticket = (message.guarantee == Guarantee::Durable).then(|| self.next_ticket());
         let account = Rc::clone(&self.account);

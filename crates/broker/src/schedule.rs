@@ -11,6 +11,9 @@
 //!
 //! In memory is only what is due soon ([`WINDOW_MS`]); the rest is read when its time comes.
 //!
+//! **Time.** A message comes so long after it was put down as it was to wait, whatever somebody does to the wall clock meanwhile:
+//! `due` is on the wall clock as it would be had nobody stepped it since the start. Over a restart the wall clock decides.
+//!
 //! **Taking back.** A message is published or taken back, never both. The two rows lie in different groups, so no transaction
 //! decides that: whoever is to publish takes the message first (`firing`), whoever takes it back claims it (`cancelling`),
 //! and each leaves it alone when the other has it. What a process published before it died is forgotten before anything is
@@ -45,21 +48,20 @@ const KEY_BYTES: usize = 17;
 const WINDOW_MS: i64 = 60_000;
 /// Bound: rows of one group that are held; the window is shorter if there are more.
 const HELD_MAX: usize = 64 * 1024;
-/// Rows that one scan asks for.
-const SCAN_ROWS: usize = 1024;
-/// The same for a list, which somebody may ask for at any time: rows come with their payloads.
-const LIST_ROWS: usize = 16;
+/// Rows that one scan asks for; they come with their payloads.
+const SCAN_ROWS: usize = 16;
 /// Bound: messages that are being published at once.
 const FIRING_MAX: usize = 256;
 /// Pause before something is tried again that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Longest sleep: a step of the wall clock is noticed after this at the latest.
-const SLEEP_MAX: Duration = Duration::from_secs(3600);
+/// Longest sleep: far less than what a timer can hold.
+const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Names one scheduled message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScheduleId {
-    /// When it is due, wall ms since the epoch.
+    /// When it is due, in ms since the epoch, by a clock that nobody steps while the broker is up. Orders messages; what people
+    /// are shown is [`Scheduled::due_ms`].
     pub due_ms: i64,
     /// Tells it from others that are due then.
     pub number: u64,
@@ -70,6 +72,8 @@ pub struct ScheduleId {
 pub struct Scheduled {
     /// Which.
     pub id: ScheduleId,
+    /// When it is due, in ms since the epoch, by the wall clock as it stands now.
+    pub due_ms: i64,
     /// Subject that it will be published to.
     pub subject: String,
     /// Bytes of its payload.
@@ -239,17 +243,19 @@ impl State {
     }
 }
 
-/// Puts an author's message down until it is due, together with `message.rows`. Submitted when this returns; resolves when it is
+/// Puts an author's message down for `delay`, together with `message.rows`. Submitted when this returns; resolves when it is
 /// durable. Also answers the group that holds it.
 pub(crate) fn submit(
     core: &Core,
     tenant: &TenantId,
     what: (&Message<'_>, &Author),
-    due_ms: i64,
+    delay: Duration,
 ) -> Result<(GroupId, impl Future<Output = Result<ScheduleId, Error>> + use<>), ErrorKind> {
     let (message, author) = what;
     TopicName::new(message.subject).map_err(|_| ErrorKind::Invalid)?;
-    let id = ScheduleId { due_ms: due_ms.max(0), number: core.shared().random() };
+    let delay_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+    let due_ms = core.uptime().steady_wall_ms().saturating_add(delay_ms).max(0);
+    let id = ScheduleId { due_ms, number: core.shared().random() };
     let rows = core.rows_handle();
     let group = rows.group_of(&id.place()).map_err(|error| error.kind())?;
     let put = RowWrite::Put { key: id.key(PREFIX), value: encode(tenant, message, author) };
@@ -271,20 +277,23 @@ pub(crate) async fn list(
     limit: usize,
 ) -> Result<Vec<Scheduled>, Error> {
     let rows_handle = Rows::new(Arc::clone(shared));
+    let stepped_ms = shared.clock.wall_ms().saturating_sub(shared.uptime.steady_wall_ms());
     let mut found = Vec::new();
     for group in rows_handle.groups() {
         let mut from = after.map_or_else(Bytes::new, |after| next_key(&after.key(PREFIX)));
         let mut here = 0;
         while here < limit {
             let prefix = Bytes::from_static(&[PREFIX]);
-            let rows = rows_handle.scan(&Place::Group(group), prefix, from, LIST_ROWS).await?;
+            let rows = rows_handle.scan(&Place::Group(group), prefix, from, SCAN_ROWS).await?;
             let Some(last) = rows.last() else { break };
             from = next_key(&last.key);
-            let is_last = rows.len() < LIST_ROWS;
+            let is_last = rows.len() < SCAN_ROWS;
             let mine = rows.into_iter().filter_map(|row| {
                 let (id, waiting) = (ScheduleId::of_key(&row.key)?, decode(row.value)?);
                 let value_bytes = waiting.value.map_or(0, |value| value.len());
-                (waiting.tenant == *tenant).then_some(Scheduled { id, subject: waiting.subject, value_bytes })
+                let due_ms = id.due_ms.saturating_add(stepped_ms);
+                let is_theirs = waiting.tenant == *tenant;
+                is_theirs.then_some(Scheduled { id, due_ms, subject: waiting.subject, value_bytes })
             });
             let before = found.len();
             found.extend(mine.take(limit - here));
@@ -354,7 +363,7 @@ impl Core {
                 tokio::time::sleep(AGAIN_AFTER).await;
                 continue;
             }
-            let due = schedule.take_due(self.wall_ms_now(), FIRING_MAX);
+            let due = schedule.take_due(self.uptime().steady_wall_ms(), FIRING_MAX);
             if !due.is_empty() {
                 fire(self, due).await;
                 continue;
@@ -362,7 +371,7 @@ impl Core {
             match schedule.next_ms() {
                 None => schedule.changed.notified().await,
                 Some(at) => {
-                    let ms = u64::try_from(at - self.wall_ms_now()).unwrap_or(0);
+                    let ms = u64::try_from(at - self.uptime().steady_wall_ms()).unwrap_or(0);
                     let sleep = Duration::from_millis(ms).min(SLEEP_MAX);
                     // Woken earlier by a message that comes first.
                     let _ = tokio::time::timeout(sleep, schedule.changed.notified()).await;
@@ -400,7 +409,7 @@ async fn forget(core: &Core, id: ScheduleId, of_marker: Option<GroupId>) -> Resu
 /// Reads the rows that are due soon, if that has not been done.
 async fn read_ahead(core: &Core) -> Result<(), Error> {
     let schedule = &core.shared().schedule;
-    let until = core.wall_ms_now().saturating_add(WINDOW_MS);
+    let until = core.uptime().steady_wall_ms().saturating_add(WINDOW_MS);
     {
         let mut state = schedule.state.lock();
         let is_read = !state.read_to.is_empty();

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use broker::access::{Author, Credentials, Listener};
 use broker::routing::{Dialect, Filter};
-use broker::{Broker, Core, Guarantee, Message, Place, Retain, RowWrite, ScheduleId, Shared, Start};
+use broker::{
+    Broker, Core, Guarantee, Message, Place, Retain, RowWrite, ScheduleId, Scheduled, Shared, Start,
+};
 use model::TenantId;
-use testkit::{Inbox, TestNode, on_core};
+use testkit::{Inbox, SteppedClock, TestNode, on_core};
 
-const HOUR_MS: i64 = 3_600_000;
+const HOUR: Duration = Duration::from_hours(1);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
 
 /// Somebody who is let in.
 async fn author(core: &Core) -> Author {
@@ -18,7 +25,7 @@ async fn author(core: &Core) -> Author {
 }
 
 /// Puts a message down and waits until it is durable.
-async fn push_later(core: &Core, text: &str, in_ms: i64) {
+async fn push_later(core: &Core, text: &str, delay: Duration) {
     let inbox = Inbox::new();
     let mut publisher = core.publisher(&TenantId::default(), inbox.sink());
     let message = Message {
@@ -30,7 +37,7 @@ async fn push_later(core: &Core, text: &str, in_ms: i64) {
         retain: Retain::Keep,
         rows: &[],
     };
-    let ticket = publisher.push_later(&message, core.wall_ms() + in_ms, &author(core).await).expect("taken");
+    let ticket = publisher.push_later(&message, delay, &author(core).await).expect("taken");
     assert_eq!(ticket, Some(0));
     let published = inbox.published().await;
     assert_eq!((published.tickets, published.result), (0..1, Ok(())));
@@ -72,10 +79,10 @@ fn messages_come_when_they_are_due_and_once() {
     on_core(async {
         let node = TestNode::start().await;
         let reader = Reader::new(&node.core);
-        push_later(&node.core, "third", 400).await;
-        push_later(&node.core, "hours", HOUR_MS).await;
-        push_later(&node.core, "second", 200).await;
-        push_later(&node.core, "first", -5).await;
+        push_later(&node.core, "third", ms(400)).await;
+        push_later(&node.core, "hours", HOUR).await;
+        push_later(&node.core, "second", ms(200)).await;
+        push_later(&node.core, "first", Duration::ZERO).await;
         let begun = node.core.wall_ms();
         for text in ["first", "second", "third"] {
             assert_eq!(reader.next().await, text);
@@ -90,12 +97,40 @@ fn messages_come_when_they_are_due_and_once() {
 }
 
 #[test]
+fn a_step_of_the_wall_clock_neither_hurries_nor_delays_a_message() {
+    on_core(async {
+        let clock = Arc::new(SteppedClock::new());
+        let node = TestNode::start_with(clock.clone()).await;
+        let reader = Reader::new(&node.core);
+        push_later(&node.core, "soon", ms(300)).await;
+        push_later(&node.core, "hours", HOUR).await;
+        let due = |scheduled: &Scheduled| scheduled.due_ms;
+        let shown = |found: Vec<Scheduled>| found.iter().map(due).collect::<Vec<_>>();
+        let before = shown(node.core.scheduled(&TenantId::default(), None, 9).await.expect("read"));
+        clock.step(-2 * HOUR.as_millis() as i64);
+        assert_eq!(reader.next().await, "soon");
+        clock.step(5 * HOUR.as_millis() as i64);
+        // By the clock on the wall it would have come long ago; what is put down now comes first.
+        push_later(&node.core, "now", Duration::ZERO).await;
+        assert_eq!(reader.next().await, "now");
+        while waiting(&node.core).await.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(reader.inbox.is_empty());
+        let after = shown(node.core.scheduled(&TenantId::default(), None, 9).await.expect("read"));
+        let moved = after[0] - before[1];
+        let steps = 3 * HOUR.as_millis() as i64;
+        assert!((moved - steps).abs() < 1000, "shown by the clock on the wall: moved by {moved} ms");
+    });
+}
+
+#[test]
 fn what_is_due_after_a_restart_comes_after_it() {
     let kept = std::cell::RefCell::new(None);
     on_core(async {
         let node = TestNode::start().await;
-        push_later(&node.core, "soon", 300).await;
-        push_later(&node.core, "hours", HOUR_MS).await;
+        push_later(&node.core, "soon", ms(300)).await;
+        push_later(&node.core, "hours", HOUR).await;
         *kept.borrow_mut() = Some(node.stop().await);
     });
     on_core(async {
@@ -117,7 +152,7 @@ fn a_message_can_be_taken_back() {
         let node = TestNode::start().await;
         let reader = Reader::new(&node.core);
         for text in ["a", "b", "c"] {
-            push_later(&node.core, text, HOUR_MS).await;
+            push_later(&node.core, text, HOUR).await;
         }
         let tenant = TenantId::default();
         let all = waiting(&node.core).await;
@@ -153,11 +188,10 @@ fn a_thousand_that_are_due_at_once_all_come() {
         let reader = Reader::new(&node.core);
         let inbox = Inbox::new();
         let mut publisher = node.core.publisher(&TenantId::default(), inbox.sink());
-        let due = node.core.wall_ms() + 100;
         for number in 0..1000_u32 {
             let value = number.to_string();
             let message = later(&value);
-            publisher.push_later(&message, due, &author(&node.core).await).expect("taken");
+            publisher.push_later(&message, ms(100), &author(&node.core).await).expect("taken");
         }
         let mut got = Vec::new();
         while got.len() < 1000 {
@@ -176,18 +210,18 @@ fn a_thousand_that_are_due_at_once_all_come() {
     });
 }
 
-/// Takes these back, as a thread that is no core does; answers those of which it was told that they
-/// are gone.
-fn take_back(shared: Arc<Shared>, mut ids: Vec<ScheduleId>) -> std::thread::JoinHandle<Vec<ScheduleId>> {
+/// Takes these back, as a thread that is no core does; answers how long the payloads of those are of which it was told
+/// that they are gone.
+fn take_back(shared: Arc<Shared>, mut waiting: Vec<Scheduled>) -> std::thread::JoinHandle<BTreeSet<usize>> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async move {
-            let mut gone = Vec::new();
+            let mut gone = BTreeSet::new();
             // From the last one on: somewhere it meets whoever publishes.
-            ids.reverse();
-            for id in ids {
-                if shared.cancel_scheduled(&TenantId::default(), id).await.expect("answered") {
-                    gone.push(id);
+            waiting.reverse();
+            for one in waiting {
+                if shared.cancel_scheduled(&TenantId::default(), one.id).await.expect("answered") {
+                    gone.insert(one.value_bytes);
                 }
             }
             gone
@@ -203,21 +237,20 @@ fn a_message_is_published_or_taken_back_and_never_both() {
         let reader = Reader::new(&node.core);
         let inbox = Inbox::new();
         let mut publisher = node.core.publisher(&TenantId::default(), inbox.sink());
-        let (author, due) = (author(&node.core).await, node.core.wall_ms() + 500);
+        let (author, begun) = (author(&node.core).await, Instant::now());
+        // Each payload has a length of its own, by which the message is known.
         for number in 0..COUNT {
-            let due = due + number as i64;
-            let value = due.to_string();
-            let message = later(&value);
-            publisher.push_later(&message, due, &author).expect("taken");
+            let value = "x".repeat(10 + number);
+            publisher.push_later(&later(&value), ms(500 + number as u64), &author).expect("taken");
         }
-        let ids = loop {
+        let all = loop {
             let found = node.core.scheduled(&TenantId::default(), None, 2 * COUNT).await.expect("read");
-            if found.len() == COUNT || node.core.wall_ms() >= due {
-                break found.into_iter().map(|scheduled| scheduled.id).collect::<Vec<_>>();
+            if found.len() == COUNT || begun.elapsed() >= ms(500) {
+                break found;
             }
         };
         // One that comes after all of them says that no more will come.
-        push_later(&node.core, "end", 500 + 2 * COUNT as i64).await;
+        push_later(&node.core, "end", ms(500 + 2 * COUNT as u64)).await;
         let mut published = BTreeSet::new();
         let mut taking_back = None;
         loop {
@@ -225,17 +258,16 @@ fn a_message_is_published_or_taken_back_and_never_both() {
             let records = delivery.batch.records().expect("a sound batch");
             let texts = records.iter().map(|record| record.value().expect("a value").to_vec());
             let texts: Vec<_> = texts.map(|text| String::from_utf8(text).expect("text")).collect();
-            taking_back.get_or_insert_with(|| take_back(Arc::clone(node.shared()), ids.clone()));
+            taking_back.get_or_insert_with(|| take_back(Arc::clone(node.shared()), all.clone()));
             let is_over = texts.iter().any(|text| text == "end");
             for text in texts.iter().filter(|text| *text != "end") {
-                assert!(published.insert(text.parse::<i64>().expect("a time")), "{text} came twice");
+                assert!(published.insert(text.len()), "{text} came twice");
             }
             if is_over {
                 break;
             }
         }
         let gone = taking_back.expect("some came").join().expect("it is answered");
-        let gone: BTreeSet<_> = gone.into_iter().map(|id| id.due_ms).collect();
         assert!(gone.is_disjoint(&published), "{:?}", gone.intersection(&published));
         assert_eq!(gone.len() + published.len(), COUNT, "none is lost");
         assert!(reader.inbox.is_empty());
@@ -247,7 +279,7 @@ fn what_was_published_before_a_crash_is_not_taken_back_after_it() {
     let kept = std::cell::RefCell::new(None);
     on_core(async {
         let node = TestNode::start().await;
-        push_later(&node.core, "a", HOUR_MS).await;
+        push_later(&node.core, "a", HOUR).await;
         let id = waiting(&node.core).await[0];
         // What a crash leaves behind a publication.
         let (due, number) = (id.due_ms.to_be_bytes(), id.number.to_be_bytes());

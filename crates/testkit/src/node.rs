@@ -9,7 +9,7 @@ use broker::{Broker, BrokerConfig, Core, Foundation, Offload, Outside, Shared};
 use cluster::{JournalDriver, Node, NodeConfig, OpenError, RowStores};
 use meta::Resources;
 use model::Resource;
-use rt::{Shutdown, StdDisk, SystemClock, SystemRng, Tasks};
+use rt::{Clock, Shutdown, StdDisk, SystemClock, SystemRng, Tasks};
 use storage::journal::JournalError;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -40,14 +40,23 @@ impl TestNode {
         TestNode::start_on(TempDir::new().expect("a temporary directory")).await
     }
 
+    /// The same with a clock of the test's.
+    pub async fn start_with(clock: Arc<dyn Clock>) -> TestNode {
+        TestNode::start_as(TempDir::new().expect("a temporary directory"), clock).await
+    }
+
     /// A node on a directory that another one left.
     pub async fn start_on(dir: TempDir) -> TestNode {
+        TestNode::start_as(dir, Arc::new(SystemClock::new())).await
+    }
+
+    async fn start_as(dir: TempDir, clock: Arc<dyn Clock>) -> TestNode {
         let foundation = Foundation::new(1);
         let node = Arc::new(open(dir.path(), &foundation).await);
         let offload: Offload = Arc::new(|work| {
             std::thread::spawn(work);
         });
-        let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
+        let rng = Arc::new(SystemRng);
         let passwords = Passwords::new(offload.clone(), 2, rng.clone());
         let host = Host { clock: clock.clone(), rng: rng.clone(), passwords };
         let opened = Access::of_own_table(node.meta(), host).await;

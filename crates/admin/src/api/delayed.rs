@@ -80,8 +80,8 @@ async fn cancel(State(delayed): State<Arc<Delayed>>, Path(id): Path<String>) -> 
 }
 
 fn shown(scheduled: &Scheduled) -> Value {
-    let Scheduled { id, subject, value_bytes } = scheduled;
-    json!({ "id": id.text(), "due_ms": id.due_ms, "subject": subject, "bytes": value_bytes })
+    let Scheduled { id, due_ms, subject, value_bytes } = scheduled;
+    json!({ "id": id.text(), "due_ms": due_ms, "subject": subject, "bytes": value_bytes })
 }
 
 fn problem(error: &Error) -> Problem {

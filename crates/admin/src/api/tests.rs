@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use auth::{Access, Host, Link, Passwords, Policy, offload_to_blocking_threads};
 use axum::Router;
@@ -438,7 +439,7 @@ async fn topics_are_counted_from_when_somebody_says_so_until_somebody_says_so() 
 }
 
 /// Publishes to `later/N`, for N from 0 on, due in as many hours and one.
-async fn push_later(node: &TestNode, count: i64) {
+async fn push_later(node: &TestNode, count: u64) {
     let tenant = TenantId::default();
     let listener = Listener::bound("local", [127, 0, 0, 1].into());
     let grant = node.core.access().admit(&Credentials::anonymous(listener, "c1")).await.unwrap();
@@ -454,8 +455,7 @@ async fn push_later(node: &TestNode, count: i64) {
             retain: Retain::Keep,
             rows: &[],
         };
-        let due_ms = node.core.wall_ms() + (number + 1) * 3_600_000;
-        publisher.push_later(&message, due_ms, &grant.author()).unwrap();
+        publisher.push_later(&message, Duration::from_hours(number + 1), &grant.author()).unwrap();
         inbox.published().await.result.unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 use std::rc::Rc;
+use std::time::Duration;
 
 use broker::{Broker, RowWrite, Strategy};
 use model::ErrorKind;
@@ -166,11 +167,12 @@ impl<B: Broker> Connection<B> {
             return Err(ErrorKind::Invalid);
         }
         let due_ms = self.shared.broker.wall_ms().saturating_add_unsigned(delay_ms);
+        let delay = Duration::from_millis(delay_ms);
         let inbound = Inbound { subject, ..*inbound };
         self.check_may_publish(&inbound)?;
         let author = self.rights.author();
         let incoming = self.incoming();
-        inbound.with_message(|| due_ms, |message| incoming.publisher.push_later(message, due_ms, &author))
+        inbound.with_message(|| due_ms, |message| incoming.publisher.push_later(message, delay, &author))
     }
 
     #[inline]
