@@ -15,11 +15,13 @@ use model::{Error, TenantId, header_name};
 use crate::core_thread::Core;
 use crate::delivery::{Batch, Delivery, Picked};
 use crate::message::Message;
-use crate::routing::Filter;
+use crate::routing::{Ahead, Filter};
 use crate::rows::{Place, RowWrite};
 
-/// Rows that one scan looks at.
+/// Rows that one scan reads, as long as what it reads matches or must be looked at.
 const SCAN_ROWS: usize = 512;
+/// The same behind a place that was sought.
+const SOUGHT_ROWS: usize = 16;
 
 /// Key of a subject's retained message; with an empty subject, the prefix of all.
 pub(crate) fn key(tenant: &TenantId, subject: &str) -> Bytes {
@@ -55,7 +57,8 @@ pub(crate) struct Query<'a> {
     pub(crate) limit: usize,
 }
 
-/// Retained messages that match, in subject order. Costs by the rows that share the filter's literal beginning.
+/// Retained messages that match, in subject order. Costs by those that match, and by the different levels where the filter has a
+/// `+` before a literal one; what lies below a level that cannot match is passed over ([`Filter::ahead`]).
 pub(crate) async fn find(core: &Core, query: Query<'_>) -> Result<Vec<Delivery>, Error> {
     let Query { tenant, filter, after, limit } = query;
     let mut found = BTreeMap::new();
@@ -82,16 +85,26 @@ async fn scan_group(
     let start = key(query.tenant, "").len();
     let prefix = key(query.tenant, query.filter.literal_prefix());
     let mut from = query.after.map_or_else(Bytes::new, |subject| behind(&key(query.tenant, subject)));
-    let mut matches = 0;
+    let (mut matches, mut rows_max) = (0, query.limit.clamp(SOUGHT_ROWS, SCAN_ROWS));
     let now = core.wall_ms_now();
     loop {
-        let rows = core.rows_handle().scan(place, prefix.clone(), from, SCAN_ROWS).await?;
+        let rows = core.rows_handle().scan(place, prefix.clone(), from, rows_max).await?;
         let Some(last) = rows.last() else { return Ok(()) };
         from = behind(&last.key);
-        let is_last = rows.len() < SCAN_ROWS;
+        let is_last = rows.len() < rows_max;
+        // Subjects below this do not match.
+        let mut sought = String::new();
         for row in rows {
             let Ok(subject) = std::str::from_utf8(&row.key[start..]) else { continue };
+            if *subject < *sought {
+                continue;
+            }
             if !query.filter.matches(subject) {
+                match query.filter.ahead(subject) {
+                    Ahead::Next => {}
+                    Ahead::Seek(to) => sought = to,
+                    Ahead::End => return Ok(()),
+                }
                 continue;
             }
             // An expired message does not count: a page without a message would look like the end.
@@ -102,9 +115,12 @@ async fn scan_group(
                 return Ok(());
             }
         }
-        if is_last {
+        let sought = key(query.tenant, &sought);
+        if is_last || (sought > from && !sought.starts_with(&prefix)) {
             return Ok(());
         }
+        rows_max = if sought > from { SOUGHT_ROWS } else { (rows_max * 2).min(SCAN_ROWS) };
+        from = from.max(sought);
     }
 }
 

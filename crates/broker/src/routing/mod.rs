@@ -6,6 +6,7 @@ mod filter;
 mod node;
 mod symbols;
 mod trie;
+mod walk;
 
 #[cfg(test)]
 mod tests;
@@ -13,3 +14,4 @@ mod tests;
 pub use dialect::{Dialect, Embedded, ManyPlace, ManyTakes};
 pub use filter::{FILTER_BYTES_MAX, FILTER_LEVELS_MAX, Filter, FilterError, Level};
 pub use trie::{Scratch, Trie};
+pub(crate) use walk::Ahead;
