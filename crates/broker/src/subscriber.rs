@@ -16,11 +16,13 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use cluster::Group;
-use model::{Error, ErrorKind, ShardId, TenantId};
-use storage::{LogError, Position, Scanned, Selection, StoredBatch};
+use model::{Error, ErrorKind, GroupId, ShardId, TenantId};
+use storage::{LogError, Position, Reach, Scanned, Selection, StoredBatch};
+use tracing::warn;
 
 use crate::broker::Sink;
 use crate::core_thread::Core;
@@ -31,6 +33,8 @@ use crate::topic::Topic;
 
 /// Batches of a group that one `catch_up` looks at before it answers.
 const SCAN_MAX: usize = 256;
+/// Pause before the disk is asked again after it failed.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that one read from the disk asks for.
 const COLD_READ_BYTES: usize = 1 << 20;
 
@@ -47,8 +51,8 @@ pub struct Subscriber {
     id: u64,
     state: Rc<SubscriberState>,
     filters: Vec<Subscription>,
-    /// Batches read from the disk that `catch_up` has not handed out yet.
-    loaded: Rc<RefCell<Loaded>>,
+    /// Batches read from the disk that `catch_up` has not handed out yet; none while it is live.
+    loaded: Option<Rc<RefCell<Loaded>>>,
 }
 
 /// What the dispatcher of a core knows of a subscriber.
@@ -83,17 +87,27 @@ pub enum CatchUp {
     Wait(Pin<Box<dyn Future<Output = ()>>>),
 }
 
+/// What was read from the disk.
 #[derive(Default)]
 struct Loaded {
     batches: AHashMap<(ShardId, u64), StoredBatch>,
     failed: Option<(ShardId, u64)>,
+    /// What stands behind a place of a group.
+    scan: Option<((GroupId, Position), Scan)>,
+}
+
+/// What a scan found.
+struct Scan {
+    /// What was applied before it began: nothing up to there is missing.
+    applied: u64,
+    found: Vec<Scanned>,
 }
 
 impl Subscriber {
     pub(crate) fn new(core: Core, tenant: TenantId, sink: Rc<dyn Sink>) -> Self {
         let state = Rc::new(SubscriberState { sink, live: Cell::new(false) });
         let id = core.add_subscriber(Rc::clone(&state));
-        Self { core, tenant, id, state, filters: Vec::new(), loaded: Rc::default() }
+        Self { core, tenant, id, state, filters: Vec::new(), loaded: None }
     }
 
     /// Adds a filter, or gives a filter that is there another tag (without a moment in which it does not match).
@@ -111,6 +125,10 @@ impl Subscriber {
                 (old != tag).then_some(old)
             }
             None => {
+                if self.filters.is_empty() {
+                    // Most have one.
+                    self.filters.reserve_exact(1);
+                }
                 self.filters.push(Subscription { filter: filter.clone(), tag, since });
                 None
             }
@@ -145,26 +163,19 @@ impl Subscriber {
     }
 
     /// Reads on after `cursor`, about `bytes_max` of batches at a time. Moves `cursor` past what does not concern this
-    /// subscriber; the front moves it past what it takes.
+    /// subscriber; the front moves it past what it takes. Never blocks: what is not in memory is waited for.
     pub fn catch_up(&mut self, cursor: &mut Cursor, bytes_max: usize) -> CatchUp {
         let groups: Vec<Group> = self.core.groups().to_vec();
         let mut haul = Haul { found: Vec::new(), bytes: 0, bytes_max };
         for group in &groups {
-            // Read before the scan: whatever is applied later is not covered by it.
-            let applied = group.log().applied();
-            let shards = self.exact_shards(group);
-            if let Some(shards) = &shards
-                && shards.is_empty()
-            {
-                advance(cursor, group, applied);
-                continue;
-            }
-            let selection = shards.as_deref().map_or(Selection::All, Selection::Shards);
-            match self.catch_up_group(group, cursor, selection, &mut haul) {
-                Step::Drained if haul.found.is_empty() => advance(cursor, group, applied),
-                Step::Drained | Step::More => {}
-                Step::Cold(shard, base) if haul.found.is_empty() => return self.load(group, shard, base),
-                Step::Cold(..) => {}
+            match self.catch_up_group(group, cursor, &mut haul) {
+                Step::Drained(applied) if haul.found.is_empty() => advance(cursor, group, applied),
+                Step::Drained(_) | Step::More => {}
+                Step::ColdScan(after) if haul.found.is_empty() => return self.load_scan(group, after),
+                Step::ColdBatch(shard, base) if haul.found.is_empty() => {
+                    return self.load_batch(group, shard, base);
+                }
+                Step::ColdScan(_) | Step::ColdBatch(..) => {}
             }
             if haul.is_full() {
                 break;
@@ -174,29 +185,40 @@ impl Subscriber {
             return CatchUp::Batches(haul.found);
         }
         self.state.live.set(true);
-        self.loaded.borrow_mut().batches.clear();
+        self.loaded = None;
         CatchUp::Live
     }
 
-    fn catch_up_group(
-        &self,
-        group: &Group,
-        cursor: &mut Cursor,
-        selection: Selection<'_>,
-        haul: &mut Haul,
-    ) -> Step {
+    fn catch_up_group(&self, group: &Group, cursor: &mut Cursor, haul: &mut Haul) -> Step {
         let mut after = cursor.get(group.id());
         let before = haul.found.len();
         loop {
-            let Ok(scanned) = group.log().scan(after, &selection, SCAN_MAX) else { return Step::Drained };
-            if scanned.is_empty() {
-                return Step::Drained;
+            // Read before the scan: whatever is applied later is not covered by it.
+            let applied = group.log().applied();
+            let scan = match self.loaded_scan(group, after) {
+                Some(loaded) => loaded,
+                None => match self.scan_at_once(group, after) {
+                    Ok(Some(found)) => Scan { applied, found },
+                    Ok(None) => return Step::ColdScan(after),
+                    Err(error) => {
+                        warn!(group = %group.id(), err = %error, "a part of the log cannot be read and is passed over");
+                        return Step::Drained(applied);
+                    }
+                },
+            };
+            if scan.found.is_empty() {
+                if scan.applied == applied {
+                    return Step::Drained(applied);
+                }
+                // It was read from the disk a while ago. What came since is in memory.
+                after = after.max(Position::end_of(scan.applied));
+                continue;
             }
-            for item in &scanned {
+            for item in &scan.found {
                 match self.take(group, item) {
                     Taken::Nothing if haul.found.len() == before => cursor.set(group.id(), item.position),
                     Taken::Nothing => {}
-                    Taken::Cold => return Step::Cold(item.shard, item.base.0),
+                    Taken::Cold => return Step::ColdBatch(item.shard, item.base.0),
                     Taken::Delivery(delivery) => {
                         haul.bytes += item.size as usize;
                         haul.found.push(delivery);
@@ -210,24 +232,40 @@ impl Subscriber {
         }
     }
 
+    /// What a scan finds in memory; `None` if the disk has to be asked.
+    fn scan_at_once(&self, group: &Group, after: Position) -> Result<Option<Vec<Scanned>>, LogError> {
+        match self.exact_shards(group) {
+            Some(shards) if shards.is_empty() => Ok(Some(Vec::new())),
+            Some(shards) => group.log().scan(after, &Selection::Shards(&shards), SCAN_MAX, Reach::Memory),
+            None => group.log().scan(after, &Selection::All, SCAN_MAX, Reach::Memory),
+        }
+    }
+
+    /// What a scan from here on found on the disk, once.
+    fn loaded_scan(&self, group: &Group, after: Position) -> Option<Scan> {
+        let mut loaded = self.loaded.as_ref()?.borrow_mut();
+        let place = (group.id(), after);
+        loaded.scan.take_if(|(known, _)| *known == place).map(|(_, scan)| scan)
+    }
+
     /// What of a scanned batch concerns this subscriber.
     fn take(&self, group: &Group, item: &Scanned) -> Taken {
         let Some(topic) = self.core.shared().directory.by_shard(item.shard) else {
-            return self.take_unknown(group, item);
+            // Nobody on this node has resolved it since the start: its topic is read from the rows first.
+            return if self.has_failed(item) { Taken::Nothing } else { Taken::Cold };
         };
         let captures = !topic.config.captures.is_empty();
         let tags = if captures { Vec::new() } else { self.tags(topic.name.as_str(), group, item.position) };
         if tags.is_empty() && !captures {
             return Taken::Nothing;
         }
-        let loaded = self.loaded.borrow_mut().batches.remove(&(item.shard, item.base.0));
+        let loaded = self.loaded.as_ref();
+        let loaded = loaded.and_then(|loaded| loaded.borrow_mut().batches.remove(&(item.shard, item.base.0)));
         let stored = match loaded {
             Some(stored) => stored,
             None => match group.log().read_tail(item.shard, item.base, 1) {
                 Ok(Some(mut batches)) if !batches.is_empty() => batches.swap_remove(0),
-                Ok(_) if self.loaded.borrow().failed == Some((item.shard, item.base.0)) => {
-                    return Taken::Nothing;
-                }
+                Ok(_) if self.has_failed(item) => return Taken::Nothing,
                 Ok(_) => return Taken::Cold,
                 // Trimmed, dropped or damaged meanwhile: there is nothing to deliver.
                 Err(LogError::OutOfRange { .. } | LogError::Dropped | LogError::Damaged { .. }) => {
@@ -242,12 +280,9 @@ impl Subscriber {
         picked.map_or(Taken::Nothing, |picked| Taken::Delivery(Delivery { batch, picked }))
     }
 
-    /// A shard that nobody on this node has resolved since the start: its topic is read from the rows first.
-    fn take_unknown(&self, _group: &Group, item: &Scanned) -> Taken {
-        if self.loaded.borrow().failed == Some((item.shard, item.base.0)) {
-            return Taken::Nothing;
-        }
-        Taken::Cold
+    /// Whether it was read in vain.
+    fn has_failed(&self, item: &Scanned) -> bool {
+        self.loaded.as_ref().is_some_and(|loaded| loaded.borrow().failed == Some((item.shard, item.base.0)))
     }
 
     fn pick(&self, batch: &Arc<Batch>, group: &Group, position: Position) -> Option<Picked> {
@@ -273,9 +308,39 @@ impl Subscriber {
         tags
     }
 
+    /// Looks on the disk for what stands behind a place of a group.
+    fn load_scan(&mut self, group: &Group, after: Position) -> CatchUp {
+        let loaded = Rc::clone(self.loaded.get_or_insert_default());
+        let (core, group, shards) = (self.core.clone(), group.clone(), self.exact_shards(group));
+        CatchUp::Wait(Box::pin(async move {
+            let log = Arc::clone(group.log());
+            let scanned = core.offload(move || {
+                let applied = log.applied();
+                let selection = shards.as_deref().map_or(Selection::All, Selection::Shards);
+                let found = log.scan(after, &selection, SCAN_MAX, Reach::Disk)?;
+                Ok::<_, LogError>(Scan { applied, found: found.unwrap_or_default() })
+            });
+            match scanned.await {
+                Ok(Ok(scan)) => loaded.borrow_mut().scan = Some(((group.id(), after), scan)),
+                Ok(Err(LogError::Damaged { what })) => {
+                    warn!(group = %group.id(), what, "a part of the log is damaged and is passed over");
+                    let nothing = Scan { applied: group.log().applied(), found: Vec::new() };
+                    loaded.borrow_mut().scan = Some(((group.id(), after), nothing));
+                }
+                Ok(Err(error)) => {
+                    warn!(group = %group.id(), err = %error, "the log cannot be read; trying again");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                // The node stops.
+                Err(_) => tokio::time::sleep(AGAIN_AFTER).await,
+            }
+        }))
+    }
+
     /// Reads a batch (and those behind it) from the disk, and the shard's topic if it is not known.
-    fn load(&self, group: &Group, shard: ShardId, base: u64) -> CatchUp {
-        let (core, group, loaded) = (self.core.clone(), group.clone(), Rc::clone(&self.loaded));
+    fn load_batch(&mut self, group: &Group, shard: ShardId, base: u64) -> CatchUp {
+        let loaded = Rc::clone(self.loaded.get_or_insert_default());
+        let (core, group) = (self.core.clone(), group.clone());
         CatchUp::Wait(Box::pin(async move {
             let topic: Option<Arc<Topic>> = core.topic_of_shard(shard).await;
             let batches = match topic {
@@ -342,12 +407,14 @@ impl Haul {
 }
 
 enum Step {
-    /// Nothing is left in this group.
-    Drained,
+    /// Nothing is left in this group up to this index.
+    Drained(u64),
     /// There is more, beyond the bytes asked for.
     More,
+    /// What stands behind this is not in memory.
+    ColdScan(Position),
     /// The next batch is not in memory.
-    Cold(ShardId, u64),
+    ColdBatch(ShardId, u64),
 }
 
 enum Taken {

@@ -12,8 +12,8 @@ use model::{EngineKind, GroupId, Offset, ShardId, TopicNumber};
 use rt::{Disk, StdDisk};
 use storage::journal::{Location, SegmentInfo};
 use storage::{
-    BatchFlags, BatchSource, CommittedBatch, Log, LogError, LogStore, LogStoreConfig, Position, Selection,
-    StripeContents,
+    BatchFlags, BatchSource, CommittedBatch, Log, LogError, LogStore, LogStoreConfig, Position, Reach,
+    Selection, StripeContents,
 };
 
 const GROUP: GroupId = GroupId(1);
@@ -130,7 +130,7 @@ fn tail_reads(dir: &std::path::Path) {
     let mut after = Position::default();
     let mut batches = 0;
     loop {
-        let some = log.scan(after, &Selection::All, 1000).expect("scan");
+        let some = log.scan(after, &Selection::All, 1000, Reach::Disk).expect("scan").expect("from the disk");
         let Some(last) = some.last() else { break };
         after = last.position;
         batches += some.len();

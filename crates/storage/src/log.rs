@@ -96,7 +96,15 @@ pub trait Log: Send + Sync {
 
     /// Stored batches of many shards in the order of the group's log: those with a position above `after`, at most
     /// `max` of them, without their bytes. `At most once` batches are skipped (they were delivered live).
-    fn scan(&self, after: Position, shards: &Selection<'_>, max: usize) -> Result<Vec<Scanned>, LogError>;
+    ///
+    /// `None`, only with [`Reach::Memory`]: the disk has to be asked.
+    fn scan(
+        &self,
+        after: Position,
+        shards: &Selection<'_>,
+        max: usize,
+        reach: Reach,
+    ) -> Result<Option<Vec<Scanned>>, LogError>;
 
     /// The shards that have been appended to and not dropped, engine by engine. For housekeeping: costs by their
     /// number, may block on disk.
@@ -134,6 +142,11 @@ impl Position {
     /// The last position of an entry: `scan` after it begins with the next entry.
     pub fn end_of(index: u64) -> Position {
         Position { index, ordinal: u16::MAX }
+    }
+
+    /// The lowest index of an entry in which something may follow.
+    pub(crate) fn next_index(self) -> u64 {
+        self.index.saturating_add(u64::from(self.ordinal == u16::MAX))
     }
 }
 
@@ -271,6 +284,15 @@ pub enum Selection<'a> {
     All,
     /// These shards. Cost grows with their number, not with what lies between.
     Shards(&'a [ShardId]),
+}
+
+/// How far a scan goes for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It never blocks: for threads that serve connections.
+    Memory,
+    /// It may block on disk. What it read is in memory for a while.
+    Disk,
 }
 
 /// A stored batch met by a scan.

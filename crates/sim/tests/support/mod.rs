@@ -6,7 +6,7 @@ use model::batch::{BatchBuilder, Records};
 use model::{EngineKind, GroupId, MAX_DECODED_BATCH_BYTES, Offset, ShardId, TopicNumber};
 use rt::{Rng, SeededRng};
 use storage::kv::{self, Expect, Operation};
-use storage::{Append, BatchFlags, Change, LogError, Position, Selection};
+use storage::{Append, BatchFlags, Change, LogError, Position, Reach, Selection};
 
 /// A producer's id, epoch and next sequence number.
 pub(crate) type Claim = (i64, i16, i32);
@@ -92,7 +92,10 @@ pub(crate) fn state(node: &Node) -> Vec<String> {
             let producers = log.describe(shard).expect("describe").producers;
             lines.push(format!("{shard} {offsets:?} {producers} producers {:?}", read(node, shard)));
         }
-        let scanned = log.scan(Position::default(), &Selection::All, usize::MAX).expect("scan");
+        let scanned = log
+            .scan(Position::default(), &Selection::All, usize::MAX, Reach::Disk)
+            .expect("scan")
+            .expect("from the disk");
         lines.extend(scanned.iter().map(|batch| format!("{id} {batch:?}")));
         let rows = group.kv().scan(b"", b"", usize::MAX).expect("scan rows");
         lines.extend(rows.iter().map(|row| format!("{id} {:?} {:?}", row.key, row.value)));

@@ -11,7 +11,7 @@ use model::batch::{BatchHeader, Records};
 
 use super::harness::{Harness, batch};
 use crate::error::LogError;
-use crate::log::{Append, BatchFlags, Change, Position, Selection, TimeHit, TimeQuery};
+use crate::log::{Append, BatchFlags, Change, Position, Reach, Selection, TimeHit, TimeQuery};
 use crate::tail::Watched;
 
 type Case = (&'static str, fn(&mut Harness));
@@ -245,7 +245,11 @@ fn dropped_shards(h: &mut Harness) {
         assert!(matches!(h.log().read(dropped, Offset(first), 100), Err(LogError::Dropped)));
         assert!(matches!(h.log().offsets(dropped), Err(LogError::Dropped)));
         assert_eq!(h.append(dropped, &batch(&[5], None)), Append::ShardDropped);
-        let scanned = h.log().scan(Position::default(), &Selection::All, 100).expect("scan");
+        let scanned = h
+            .log()
+            .scan(Position::default(), &Selection::All, 100, Reach::Disk)
+            .expect("scan")
+            .expect("from the disk");
         assert!(scanned.iter().all(|batch| batch.shard == other), "{scanned:?}");
         assert_eq!(h.read_all(other).len(), 1);
     }
@@ -271,7 +275,11 @@ fn scans_in_log_order(h: &mut Harness) {
     h.append_all(&[(three, bytes.clone(), BatchFlags::NONE), (two, bytes.clone(), BatchFlags::AT_MOST_ONCE)]);
     h.append_all(&[(one, bytes, BatchFlags::NONE)]);
     let scan = |selection: &Selection<'_>| -> Vec<_> {
-        let scanned = h.log().scan(Position::default(), selection, 100).expect("scan");
+        let scanned = h
+            .log()
+            .scan(Position::default(), selection, 100, Reach::Disk)
+            .expect("scan")
+            .expect("from the disk");
         scanned.iter().map(|batch| (batch.position.index, batch.position.ordinal, batch.shard)).collect()
     };
     let all = vec![(1, 0, two), (1, 1, one), (2, 1, three), (3, 0, three), (4, 0, one)];
@@ -299,17 +307,28 @@ fn scans_resume(h: &mut Harness) {
         let mut after = Position::default();
         let mut seen = Vec::new();
         loop {
-            let some = h.log().scan(after, &selection, 7).expect("scan");
+            let some = h.log().scan(after, &selection, 7, Reach::Disk).expect("scan").expect("from the disk");
             let Some(last) = some.last() else { break };
             after = last.position;
             seen.extend(some.iter().map(|batch| (batch.position.index, batch.position.ordinal)));
         }
         let expected: Vec<_> = (1..=40).flat_map(|index| [(index, 0), (index, 1)]).collect();
         assert_eq!(seen, expected);
-        assert_eq!(h.log().scan(Position::end_of(39), &selection, 7).expect("scan").len(), 2);
+        assert_eq!(
+            h.log()
+                .scan(Position::end_of(39), &selection, 7, Reach::Disk)
+                .expect("scan")
+                .expect("from the disk")
+                .len(),
+            2
+        );
     }
     h.change(Change::Trim { shard: shards[0], to: Offset(h.offsets(shards[0]).1) });
-    let left = h.log().scan(Position::default(), &Selection::All, 1000).expect("scan");
+    let left = h
+        .log()
+        .scan(Position::default(), &Selection::All, 1000, Reach::Disk)
+        .expect("scan")
+        .expect("from the disk");
     assert!(
         left.iter().all(|batch| batch.shard != shards[0]) && left.len() == 26,
         "trimmed batches are not shown"
@@ -400,7 +419,14 @@ fn refused_batch_leaves_no_trace(h: &mut Harness) {
     assert!(matches!(outcomes[0], Append::Stored { .. }));
     assert_eq!(outcomes[1..], [Append::OutOfOrderSequence, Append::Stored { base: Offset(first + 1) }]);
     assert_eq!(h.offsets(one), (first, first + 2));
-    assert_eq!(h.log().scan(Position::end_of(1), &Selection::All, 9).expect("scan").len(), 2);
+    assert_eq!(
+        h.log()
+            .scan(Position::end_of(1), &Selection::All, 9, Reach::Disk)
+            .expect("scan")
+            .expect("from the disk")
+            .len(),
+        2
+    );
 }
 
 fn half_known_batch_is_refused_whole(h: &mut Harness) {

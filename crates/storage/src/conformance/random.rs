@@ -8,7 +8,7 @@ use rt::{Rng, SeededRng};
 
 use super::harness::{Harness, batch};
 use crate::error::LogError;
-use crate::log::{Append, BatchFlags, Change, Position, Selection, TimeHit, TimeQuery};
+use crate::log::{Append, BatchFlags, Change, Position, Reach, Selection, TimeHit, TimeQuery};
 
 /// Shards of a history.
 const SHARDS: u32 = 5;
@@ -178,7 +178,10 @@ fn compare_scans(h: &Harness, rng: &SeededRng, model: &Model) {
     let max = rng.below(30) as usize + 1;
     let some: Vec<ShardId> = model.shards.keys().copied().filter(|_| rng.below(2) == 0).collect();
     for (selection, wanted) in [(Selection::All, None), (Selection::Shards(&some), Some(&some))] {
-        let scanned = h.log().scan(after, &selection, max).expect("scan");
+        let at_once = h.log().scan(after, &selection, max, Reach::Memory).expect("scan");
+        let scanned =
+            h.log().scan(after, &selection, max, Reach::Disk).expect("scan").expect("from the disk");
+        assert!(at_once.is_none_or(|at_once| at_once == scanned), "memory says the same or nothing");
         let expected: Vec<_> = model
             .order
             .iter()

@@ -11,8 +11,8 @@ use parking_lot::RwLock;
 use crate::budget::{Budget, Evict, HolderId, Holding};
 use crate::error::LogError;
 use crate::log::{
-    Append, BatchFlags, Change, CommittedBatch, Description, Log, Offsets, Position, Scanned, Selection,
-    StoredBatch, TimeHit, TimeQuery,
+    Append, BatchFlags, Change, CommittedBatch, Description, Log, Offsets, Position, Reach, Scanned,
+    Selection, StoredBatch, TimeHit, TimeQuery,
 };
 use crate::producer::{Claim, Producers, Verdict};
 use crate::retention::Piece;
@@ -283,7 +283,13 @@ impl Log for MemoryLog {
         Watch::new(self.watchers.clone(), ends, shard, beyond)
     }
 
-    fn scan(&self, after: Position, selection: &Selection<'_>, max: usize) -> Result<Vec<Scanned>, LogError> {
+    fn scan(
+        &self,
+        after: Position,
+        selection: &Selection<'_>,
+        max: usize,
+        _reach: Reach,
+    ) -> Result<Option<Vec<Scanned>>, LogError> {
         let state = self.state.read();
         let mut found: Vec<Scanned> = Vec::new();
         let mut add = |shard: ShardId, ring: &Ring| {
@@ -308,7 +314,7 @@ impl Log for MemoryLog {
         }
         found.sort_unstable_by_key(|batch| batch.position);
         found.truncate(max);
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn shards(&self) -> Result<Vec<ShardId>, LogError> {

@@ -20,8 +20,8 @@ use crate::database::Database;
 use crate::error::LogError;
 use crate::journal::SegmentInfo;
 use crate::log::{
-    Append, Change, CommittedBatch, Description, Log, Offsets, Position, Scanned, Selection, StoredBatch,
-    TimeHit, TimeQuery,
+    Append, Change, CommittedBatch, Description, Log, Offsets, Position, Reach, Scanned, Selection,
+    StoredBatch, TimeHit, TimeQuery,
 };
 use crate::source::BatchSource;
 use crate::tail::Watch;
@@ -267,14 +267,21 @@ impl Log for GroupLog {
         self.engine(shard).unwrap_or(&*self.segment).watch(shard, beyond)
     }
 
-    fn scan(&self, after: Position, selection: &Selection<'_>, max: usize) -> Result<Vec<Scanned>, LogError> {
+    fn scan(
+        &self,
+        after: Position,
+        selection: &Selection<'_>,
+        max: usize,
+        reach: Reach,
+    ) -> Result<Option<Vec<Scanned>>, LogError> {
         let mut found = Vec::new();
         for log in self.engines() {
-            found.append(&mut log.scan(after, selection, max)?);
+            let Some(mut part) = log.scan(after, selection, max, reach)? else { return Ok(None) };
+            found.append(&mut part);
         }
         found.sort_unstable_by_key(|batch| batch.position);
         found.truncate(max);
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn shards(&self) -> Result<Vec<ShardId>, LogError> {

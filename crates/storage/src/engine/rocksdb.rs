@@ -21,8 +21,8 @@ use crate::error::LogError;
 use crate::index::{Cursor, Malformed, put, put_producer, take_producers};
 use crate::kv::after_prefix;
 use crate::log::{
-    Append, BatchFlags, Change, CommittedBatch, Description, Log, Offsets, Position, Scanned, Selection,
-    StoredBatch, TimeHit, TimeQuery,
+    Append, BatchFlags, Change, CommittedBatch, Description, Log, Offsets, Position, Reach, Scanned,
+    Selection, StoredBatch, TimeHit, TimeQuery,
 };
 use crate::producer::{Claim, Producers, Verdict};
 use crate::retention::Piece;
@@ -62,6 +62,8 @@ struct State {
     /// Shards that the turn changed, and whether rows below their start are to be removed.
     dirty: AHashMap<ShardId, bool>,
     applied: u64,
+    /// No batch that a scan shows stands above this.
+    last: Position,
 }
 
 /// What is known of a shard. `published` is what readers see: what was written.
@@ -87,10 +89,18 @@ impl RocksLog {
             .map_err(|err| io("read applied index", err))?;
         let applied = row.map_or(Ok(0), |row| row[..].try_into().map(u64::from_le_bytes));
         let applied = applied.map_err(|_| LogError::Damaged { what: "applied index" })?;
+        let (first, end) = order_range(group);
+        let last = database.last_row(Space::Log, &first, &end).map_err(|err| io("find last batch", err))?;
+        // The order key of the next group may stand there, too.
+        let last = last.filter(|row| row.key.starts_with(&first));
+        let last = last.map_or(Ok(Position::default()), |row| {
+            decode_order(&row.key, &row.value).map(|batch| batch.position)
+        });
+        let last = last.map_err(|_| LogError::Damaged { what: "order row" })?;
         Ok(Arc::new_cyclic(|this| RocksLog {
             database,
             group,
-            state: RwLock::new(State { applied, ..State::default() }),
+            state: RwLock::new(State { applied, last, ..State::default() }),
             watchers: Arc::default(),
             this: this.clone(),
         }))
@@ -224,6 +234,7 @@ impl Log for RocksLog {
             value.put_u32_le(count);
             value.put_u32_le(u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX));
             state.pending.push((self.order_key(batch.position), value));
+            state.last = batch.position;
         }
         state.dirty.entry(shard).or_default();
         Ok(append)
@@ -370,10 +381,22 @@ impl Log for RocksLog {
         Watch::new(self.watchers.clone(), ends, shard, beyond)
     }
 
-    fn scan(&self, after: Position, selection: &Selection<'_>, max: usize) -> Result<Vec<Scanned>, LogError> {
+    fn scan(
+        &self,
+        after: Position,
+        selection: &Selection<'_>,
+        max: usize,
+        reach: Reach,
+    ) -> Result<Option<Vec<Scanned>>, LogError> {
+        if after >= self.state.read().last {
+            return Ok(Some(Vec::new()));
+        }
+        if reach == Reach::Memory {
+            return Ok(None);
+        }
         let mut first = self.order_key(after);
         first.push(0);
-        let end = after_prefix(&group_key(self.group, GROUP_ORDER)).expect("the tag is not 0xff");
+        let (_, end) = order_range(self.group);
         let wanted = |shard: ShardId| match selection {
             Selection::All => true,
             Selection::Shards(shards) => shards.contains(&shard),
@@ -390,7 +413,7 @@ impl Log for RocksLog {
                 }
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn shards(&self) -> Result<Vec<ShardId>, LogError> {
@@ -500,6 +523,13 @@ fn group_key(group: GroupId, part: u8) -> Vec<u8> {
     key.put_u32(group.0);
     key.push(part);
     key
+}
+
+/// Order keys of a group, and what lies behind them.
+fn order_range(group: GroupId) -> (Vec<u8>, Vec<u8>) {
+    let first = group_key(group, GROUP_ORDER);
+    let end = after_prefix(&first).expect("the tag is not 0xff");
+    (first, end)
 }
 
 fn batch_key(shard: ShardId, base: u64) -> Vec<u8> {

@@ -27,8 +27,8 @@ use crate::budget::{Evict, HolderId};
 use crate::error::LogError;
 use crate::index::Extent;
 use crate::log::{
-    Append, Change, CommittedBatch, Description, Log, Offsets, Position, Scanned, Selection, StoredBatch,
-    TimeHit, TimeQuery,
+    Append, Change, CommittedBatch, Description, Log, Offsets, Position, Reach, Scanned, Selection,
+    StoredBatch, TimeHit, TimeQuery,
 };
 use crate::tail::{Ends, Watch, Watchers};
 use crate::time;
@@ -149,20 +149,29 @@ impl Log for SegmentLog {
         Watch::new(self.watchers.clone(), ends, shard, beyond)
     }
 
-    fn scan(&self, after: Position, selection: &Selection<'_>, max: usize) -> Result<Vec<Scanned>, LogError> {
+    fn scan(
+        &self,
+        after: Position,
+        selection: &Selection<'_>,
+        max: usize,
+        reach: Reach,
+    ) -> Result<Option<Vec<Scanned>>, LogError> {
         // The live part first: what is sealed meanwhile is then seen twice, and not missed.
         let live = self.state.read().scan(after, selection, max);
         let mut found = Vec::new();
-        for segment in self.stripe.sealed.with_group_from(self.group, after.index) {
+        for segment in self.stripe.sealed.with_group_from(self.group, after.next_index()) {
             if found.len() >= max {
                 break;
+            }
+            if reach == Reach::Memory && !self.stripe.sealed.has_at_once(segment, self.group, selection) {
+                return Ok(None);
             }
             found.append(&mut self.scan_sealed(segment, after, selection, max - found.len())?);
         }
         let last = found.last().map_or(after, |batch| batch.position);
         found.extend(live.into_iter().filter(|batch| batch.position > last));
         found.truncate(max);
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn shards(&self) -> Result<Vec<ShardId>, LogError> {

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::lru::Lru;
 use crate::error::LogError;
 use crate::index::{Contents, Extent, Footer, GroupRange, IndexFiles, Tails, Unusable, encode};
+use crate::log::Selection;
 
 /// Bound: bytes of footers kept in memory for readers of old data.
 const FOOTERS_CACHED_BYTES: usize = 64 << 20;
@@ -120,6 +121,17 @@ impl Sealed {
         let all = Arc::new(all);
         self.ordered.lock().insert((seq, group), all.clone(), all.len() * size_of::<(ShardId, Extent)>());
         Ok(all)
+    }
+
+    /// Whether [`Sealed::extents`] of these shards, or [`Sealed::log_order`], need not read the disk just now.
+    pub(super) fn has_at_once(&self, seq: u64, group: GroupId, selection: &Selection<'_>) -> bool {
+        match selection {
+            Selection::All => self.ordered.lock().get(&(seq, group)).is_some(),
+            Selection::Shards(shards) => {
+                let mut sections = self.sections.lock();
+                shards.iter().all(|shard| sections.get(&(seq, *shard, group)).is_some())
+            }
+        }
     }
 
     /// Makes a footer durable. Readers do not see it yet.

@@ -14,7 +14,7 @@ use crate::conformance::{MemoryJournal, batch, shard};
 use crate::engine::StripeContents;
 use crate::error::LogError;
 use crate::journal::SegmentInfo;
-use crate::log::{Append, BatchFlags, Change, CommittedBatch, Log, Position, Selection};
+use crate::log::{Append, BatchFlags, Change, CommittedBatch, Log, Position, Reach, Selection};
 use crate::source::BatchSource;
 
 const GROUP: GroupId = GroupId(1);
@@ -463,6 +463,29 @@ fn a_crash_between_recycling_and_the_removal_of_the_footer_loses_nothing() {
     assert_eq!(rig.stripe.dead_segments(|_| u64::MAX).expect("dead"), [1, 3]);
 }
 
+/// A subscriber that came back read the footers of sealed segments on the thread that serves connections.
+#[test]
+fn a_scan_from_memory_reads_no_footer() {
+    let mut rig = Rig::new();
+    let bytes = batch(&[1], None);
+    for index in 1..=9 {
+        rig.append(GROUP, index, one(index as u32 % 2), &bytes);
+        if index % 3 == 0 {
+            rig.seal();
+        }
+    }
+    rig.restart(false);
+    let two = [one(0), one(1)];
+    for selection in [Selection::All, Selection::Shards(&two)] {
+        let scan = |after: u64, reach| rig.log(GROUP).scan(Position::end_of(after), &selection, 99, reach);
+        let count = |after, reach| scan(after, reach).expect("scan").map(|found| found.len());
+        assert_eq!(count(0, Reach::Memory), None, "{selection:?}");
+        assert_eq!(count(9, Reach::Memory), Some(0), "{selection:?}: nothing is left on the disk");
+        assert_eq!(count(0, Reach::Disk), Some(9), "{selection:?}");
+        assert_eq!(count(0, Reach::Memory), Some(9), "{selection:?}: it was read just now");
+    }
+}
+
 #[test]
 fn storage_51_a_hundred_thousand_shards_of_one_record_open_in_time() {
     const SHARDS: u32 = 100_000;
@@ -483,6 +506,10 @@ fn storage_51_a_hundred_thousand_shards_of_one_record_open_in_time() {
     for number in (0..SHARDS).step_by(997) {
         assert_eq!(rig.read(GROUP, one(number)).len(), 1, "shard {number}");
     }
-    let scanned = rig.log(GROUP).scan(Position::default(), &Selection::All, usize::MAX).expect("scan");
+    let scanned = rig
+        .log(GROUP)
+        .scan(Position::default(), &Selection::All, usize::MAX, Reach::Disk)
+        .expect("scan")
+        .expect("from the disk");
     assert_eq!(scanned.len(), SHARDS as usize);
 }
