@@ -1,6 +1,5 @@
 //! The seam between the fronts and everything below: [`Broker`], its events, and session ownership.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::message::{Message, Published, Publisher};
 use crate::routing::Filter;
 use crate::rows::Rows;
 use crate::schedule::{ScheduleId, Scheduled};
+use crate::sessions::Owner;
 use crate::share::{ShareJoin, ShareMember, SharedDelivery};
 use crate::topic::{Topic, TopicSpec};
 
@@ -120,14 +120,14 @@ pub trait Broker: Clone + 'static {
     fn subscriber(&self, tenant: &TenantId, sink: Rc<dyn Sink>) -> Subscriber;
 
     /// Makes the caller the only owner of the session `id` in the whole cluster. A present owner is told
-    /// [`Event::TakeOver`] and hands its state over; an absent one's state comes from the store. `sink` is told
-    /// [`Event::TakeOver`] when somebody else claims the session.
+    /// [`Event::TakeOver`] and hands its state over; an absent one's state comes from the store. Answers the state as it was
+    /// then, `None` if there was no session. `sink` is told [`Event::TakeOver`] when somebody else claims the session.
     fn claim_session(
         &self,
         tenant: &TenantId,
         id: &str,
         sink: Rc<dyn Sink>,
-    ) -> impl Future<Output = Result<SessionLease, Error>>;
+    ) -> impl Future<Output = Result<(SessionLease, Option<Bytes>), Error>>;
 
     // Later.
 
@@ -248,15 +248,7 @@ impl Drop for TakeOver {
 ///
 /// Dropping the lease without [`SessionLease::release`] gives the session up as it was saved last.
 pub struct SessionLease {
-    pub(crate) inner: Box<dyn Lease>,
-    /// The state as it was when the session was claimed; `None` if there was no session.
-    pub state: Option<Bytes>,
-}
-
-/// What a lease can do; implemented by the session registry.
-pub(crate) trait Lease {
-    fn save(&self, state: Bytes, keep: Keep) -> Pin<Box<dyn Future<Output = Result<(), Error>>>>;
-    fn release(&self, state: Option<Bytes>, keep: Keep);
+    pub(crate) owner: Owner,
 }
 
 /// How long a session is kept once nobody owns it.
@@ -272,12 +264,12 @@ impl SessionLease {
     /// Makes `state` what is found after a crash; the time that it is `keep`t counts from the crash. Answers when that is
     /// durable. Saves take effect in the order of the calls.
     pub fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {
-        self.inner.save(state, keep)
+        self.owner.save(state, keep)
     }
 
     /// Gives the session up: kept with this state, or forgotten if there is none (or it is kept for 0 ms). The
     /// write is under way when this returns; a claim that follows sees it.
     pub fn release(self, state: Option<Bytes>, keep: Keep) {
-        self.inner.release(state, keep);
+        self.owner.release(state, keep);
     }
 }

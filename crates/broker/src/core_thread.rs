@@ -278,7 +278,7 @@ impl Core {
 
     /// The cursor of whoever has everything that is readable now.
     pub(crate) fn present(&self) -> Cursor {
-        let mut cursor = Cursor::default();
+        let mut cursor = Cursor::with_capacity(self.groups().len());
         for group in self.groups() {
             cursor.set(group.id(), Position::end_of(group.log().applied()));
         }

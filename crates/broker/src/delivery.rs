@@ -168,6 +168,11 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// One that has read nothing, with room for so many groups.
+    pub(crate) fn with_capacity(groups: usize) -> Self {
+        Self { places: Vec::with_capacity(groups) }
+    }
+
     /// The position in `group`.
     pub fn get(&self, group: GroupId) -> Position {
         self.places.iter().find(|(known, _)| *known == group).map_or(Position::default(), |(_, at)| *at)

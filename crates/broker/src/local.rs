@@ -105,7 +105,7 @@ impl Broker for Core {
         tenant: &TenantId,
         id: &str,
         sink: Rc<dyn Sink>,
-    ) -> Result<SessionLease, Error> {
+    ) -> Result<(SessionLease, Option<Bytes>), Error> {
         if id.len() > usize::from(u16::MAX) {
             return Err(Error::new(ErrorKind::Invalid, "claim a session"));
         }

@@ -15,7 +15,6 @@
 //! first and then asks the former owner for its state, so that two claims at once are served one after the other.
 
 use std::cell::Cell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::broker::{Event, Keep, Lease, SessionLease, Sink, TakeOver};
+use crate::broker::{Event, Keep, SessionLease, Sink, TakeOver};
 use crate::core_thread::Core;
 use crate::node::{CoreEvent, SessionKey, TakeOverAnswer};
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
@@ -46,8 +45,8 @@ pub(crate) struct Registry {
 enum Entry {
     /// A connection of this core has it, or is claiming it.
     Owned { core: u16, epoch: u64 },
-    /// Given up; the write of this state is under way.
-    Leaving { state: Option<Bytes>, epoch: u64 },
+    /// Given up; the write of this state is under way. Boxed: there are far more that are owned.
+    Leaving { state: Box<Option<Bytes>>, epoch: u64 },
 }
 
 impl Default for Registry {
@@ -73,8 +72,14 @@ impl Registry {
 /// What a core keeps of a session that one of its connections has or claims.
 pub(crate) struct Owned {
     sink: Rc<dyn Sink>,
-    /// The claim is not finished: who asks meanwhile waits here.
-    claiming: Option<Option<TakeOverAnswer>>,
+    /// While the claim is not finished: who asks meanwhile waits here.
+    claiming: Option<Box<Option<TakeOverAnswer>>>,
+}
+
+impl Owned {
+    fn claiming(sink: Rc<dyn Sink>) -> Self {
+        Self { sink, claiming: Some(Box::default()) }
+    }
 }
 
 /// Sessions owned on one core, by the epoch of their claim: while a claim is on its way, a later one of the same core waits
@@ -86,7 +91,7 @@ pub(crate) async fn claim(
     tenant: TenantId,
     id: Arc<str>,
     sink: Rc<dyn Sink>,
-) -> Result<SessionLease, Error> {
+) -> Result<(SessionLease, Option<Bytes>), Error> {
     let key: SessionKey = (tenant, id);
     let registry = &core.shared().registry;
     let epoch = registry.epochs.fetch_add(1, Ordering::Relaxed);
@@ -109,16 +114,16 @@ pub(crate) async fn claim(
                 let event = CoreEvent::TakeOver { epoch: owner_epoch, answer };
                 core.shared().mailboxes[usize::from(owner)].post(event);
             }
-            core.own(epoch, Owned { sink, claiming: Some(None) });
+            core.own(epoch, Owned::claiming(sink));
             handed_over = state.await.unwrap_or(None);
             known = handed_over.is_some();
         }
         Some(Entry::Leaving { state, .. }) => {
-            core.own(epoch, Owned { sink, claiming: Some(None) });
-            handed_over = state;
+            core.own(epoch, Owned::claiming(sink));
+            handed_over = *state;
             known = true;
         }
-        None => core.own(epoch, Owned { sink, claiming: Some(None) }),
+        None => core.own(epoch, Owned::claiming(sink)),
     }
     // What a former owner began to write may not be seen yet.
     let mut has_row = was_owned || known;
@@ -130,9 +135,10 @@ pub(crate) async fn claim(
         }),
     };
     finish_claim(&core, epoch);
-    let writer = Rc::new(Writer { core: core.clone(), key, epoch, has_row: has_row.into() });
+    let writer =
+        Rc::new(Writer { core: core.clone(), key, epoch, has_row: has_row.into(), given_up: false.into() });
     match state {
-        Ok(state) => Ok(SessionLease { inner: Box::new(Owner { writer, given_up: false.into() }), state }),
+        Ok(state) => Ok((SessionLease { owner: Owner(writer) }, state)),
         Err(error) => {
             writer.give_up_ownership();
             Err(error)
@@ -145,7 +151,7 @@ pub(crate) fn take_over(core: &Core, epoch: u64, answer: TakeOverAnswer) {
     let mut owned = core.owned_sessions();
     match owned.get_mut(&epoch) {
         Some(owner) => match &mut owner.claiming {
-            Some(waiting) => *waiting = Some(answer),
+            Some(waiting) => **waiting = Some(answer),
             None => {
                 let owner = owned.remove(&epoch);
                 drop(owned);
@@ -163,7 +169,7 @@ pub(crate) fn take_over(core: &Core, epoch: u64, answer: TakeOverAnswer) {
 }
 
 fn finish_claim(core: &Core, epoch: u64) {
-    let waiting = core.owned_sessions().get_mut(&epoch).and_then(|owner| owner.claiming.take().flatten());
+    let waiting = core.owned_sessions().get_mut(&epoch).and_then(|owner| *owner.claiming.take()?);
     if let Some(answer) = waiting {
         take_over(core, epoch, answer);
     }
@@ -179,39 +185,36 @@ async fn stored(core: &Core, key: &SessionKey) -> Result<(bool, Option<Bytes>), 
     Ok((true, (!expired).then_some(row.state)))
 }
 
-struct Owner {
-    writer: Rc<Writer>,
-    given_up: Cell<bool>,
-}
+/// Who has a session; dropped, it has given it up.
+pub(crate) struct Owner(Rc<Writer>);
 
-impl Lease for Owner {
-    fn save(&self, state: Bytes, keep: Keep) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
-        let uptime = self.writer.core.uptime();
-        Box::pin(self.writer.write(Some(&Row { owned: true, keep, since: uptime.now(), state })))
+impl Owner {
+    pub(crate) fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {
+        let since = self.0.core.uptime().now();
+        self.0.write(Some(&Row { owned: true, keep, since, state }))
     }
 
-    fn release(&self, state: Option<Bytes>, keep: Keep) {
-        self.given_up.set(true);
+    pub(crate) fn release(&self, state: Option<Bytes>, keep: Keep) {
+        let writer = &self.0;
+        writer.given_up.set(true);
         let state = if keep == Keep::For(0) { None } else { state };
         if state.is_none() {
-            share::forget(&self.writer.core, &self.writer.key.0, &self.writer.key.1);
+            share::forget(&writer.core, &writer.key.0, &writer.key.1);
         }
-        if state.is_none() && !self.writer.has_row.get() {
-            self.writer.give_up_ownership();
+        if state.is_none() && !writer.has_row.get() {
+            writer.give_up_ownership();
             return;
         }
-        let since = self.writer.core.uptime().now();
+        let since = writer.core.uptime().now();
         let row = state.clone().map(|state| Row { owned: false, keep, since, state });
         if let (Some(row), Keep::For(ms)) = (&row, keep) {
-            self.writer
-                .core
-                .expire_later(self.writer.key.clone(), row.since.up_ms.saturating_add_unsigned(ms));
+            writer.core.expire_later(writer.key.clone(), row.since.up_ms.saturating_add_unsigned(ms));
         }
         // Submitted before anybody can claim: what a next owner saves comes later in the group's log.
-        let written = self.writer.write(row.as_ref());
-        self.writer.leave(state);
-        let writer = Rc::clone(&self.writer);
-        self.writer.core.spawn(async move {
+        let written = writer.write(row.as_ref());
+        writer.leave(state);
+        let writer = Rc::clone(writer);
+        writer.core.clone().spawn(async move {
             if let Err(error) = written.await {
                 warn!(client = &*writer.key.1, err = %error, "a session could not be stored");
             }
@@ -222,8 +225,8 @@ impl Lease for Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if !self.given_up.get() {
-            self.writer.give_up_ownership();
+        if !self.0.given_up.get() {
+            self.0.give_up_ownership();
         }
     }
 }
@@ -235,6 +238,7 @@ struct Writer {
     epoch: u64,
     /// There may be a row: a session that was never stored leaves nothing to remove.
     has_row: Cell<bool>,
+    given_up: Cell<bool>,
 }
 
 impl Writer {
@@ -260,7 +264,7 @@ impl Writer {
         if let Some(entry) = shard.get_mut(&self.key)
             && matches!(entry, Entry::Owned { epoch, .. } if *epoch == self.epoch)
         {
-            *entry = Entry::Leaving { state, epoch: self.epoch };
+            *entry = Entry::Leaving { state: Box::new(state), epoch: self.epoch };
         }
     }
 

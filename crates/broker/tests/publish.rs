@@ -138,6 +138,53 @@ fn a_subscriber_that_was_away_gets_everything_once_in_order_also_after_a_restart
 }
 
 #[test]
+fn what_lies_in_sealed_segments_is_waited_for_and_what_comes_meanwhile_is_not_missed() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        // Segments have 1 MiB.
+        let bodies: Vec<String> = (0..80).map(|i| format!("{i:0>50000}")).collect();
+        for chunk in bodies.chunks(8) {
+            let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
+            publish(&node.core, "a/b", &chunk).await;
+        }
+        let dir = node.stop().await;
+        let node = TestNode::start_on(dir).await;
+        for wanted in ["a/b", "a/#"] {
+            let mut subscriber = node.core.subscriber(&tenant, Inbox::new().sink());
+            subscriber.subscribe(&filter(wanted), 1, Start::AtCursor).expect("subscribed");
+            let (mut cursor, mut found, mut waits) = (Cursor::default(), Vec::new(), 0);
+            loop {
+                match subscriber.catch_up(&mut cursor, 1 << 20) {
+                    CatchUp::Live => break,
+                    CatchUp::Wait(wait) => {
+                        waits += 1;
+                        wait.await;
+                        if waits == 1 {
+                            // After the disk was looked at, and before anybody looks at what was found.
+                            publish(&node.core, "a/b", &["late"]).await;
+                        }
+                    }
+                    CatchUp::Batches(deliveries) => {
+                        for delivery in deliveries {
+                            let position = delivery.batch.position.expect("a committed batch");
+                            cursor.set(delivery.batch.group, position);
+                            found.extend(values(&delivery));
+                        }
+                    }
+                }
+            }
+            assert!(waits > 1, "{wanted}: nothing was in memory");
+            let late = found.iter().filter(|body| *body == "late").count();
+            assert!(late >= 1, "{wanted}");
+            found.retain(|body| body != "late");
+            assert_eq!(found.len(), bodies.len(), "{wanted}");
+            assert!(found == bodies, "{wanted}: in order");
+        }
+    });
+}
+
+#[test]
 fn a_subscription_begins_now_even_if_the_subscriber_is_behind() {
     on_core(async {
         let node = TestNode::start().await;
@@ -192,27 +239,29 @@ fn a_session_has_one_owner_and_its_state_goes_from_hand_to_hand() {
         let node = TestNode::start().await;
         let tenant = TenantId::default();
         let first = Inbox::new();
-        let lease = node.core.claim_session(&tenant, "client", first.sink()).await.expect("claimed");
-        assert_eq!(lease.state, None);
+        let (lease, state) = node.core.claim_session(&tenant, "client", first.sink()).await.expect("claimed");
+        assert_eq!(state, None);
         let second = Inbox::new();
         let claim = node.core.claim_session(&tenant, "client", second.sink());
         let asked = async { first.take_over().await.hand_over(Some(Bytes::from_static(b"one"))) };
         let (claimed, ()) = tokio::join!(claim, asked);
-        let claimed = claimed.expect("claimed");
-        assert_eq!(claimed.state.as_deref(), Some(&b"one"[..]));
+        let (claimed, state) = claimed.expect("claimed");
+        assert_eq!(state.as_deref(), Some(&b"one"[..]));
         drop(lease);
         claimed.release(Some(Bytes::from_static(b"two")), Keep::Forever);
-        let again = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");
-        assert_eq!(again.state.as_deref(), Some(&b"two"[..]));
+        let anew = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await;
+        let (again, state) = anew.expect("claimed");
+        assert_eq!(state.as_deref(), Some(&b"two"[..]));
         again.save(Bytes::from_static(b"three"), Keep::Forever).await.expect("saved");
         drop(again);
         let dir = node.stop().await;
         let node = TestNode::start_on(dir).await;
-        let after = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");
-        assert_eq!(after.state.as_deref(), Some(&b"three"[..]));
+        let anew = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await;
+        let (after, state) = anew.expect("claimed");
+        assert_eq!(state.as_deref(), Some(&b"three"[..]));
         after.release(None, Keep::For(0));
-        let gone = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await.expect("claimed");
-        assert_eq!(gone.state, None);
+        let gone = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await;
+        assert_eq!(gone.expect("claimed").1, None);
     });
 }
 

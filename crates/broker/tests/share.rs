@@ -218,7 +218,8 @@ fn mqtt_4_8_2_4_what_a_session_took_goes_to_nobody_else_over_a_crash() {
     on_core(async {
         let node = TestNode::start().await;
         let tenant = TenantId::default();
-        let lease = node.core.claim_session(&tenant, "one", Inbox::new().sink()).await.expect("claimed");
+        let claimed = node.core.claim_session(&tenant, "one", Inbox::new().sink()).await;
+        let (lease, _) = claimed.expect("claimed");
         let mut one = Worker::join(&node.core, "one", true, (Strategy::RoundRobin, MANY));
         one.member.as_mut().expect("a member").stored().await.expect("the share waits for it");
         publish(&node.core, "jobs/1", 0..6).await;
@@ -251,7 +252,8 @@ fn a_session_that_ends_is_not_waited_for() {
     on_core(async {
         let node = TestNode::start().await;
         let tenant = TenantId::default();
-        let lease = node.core.claim_session(&tenant, "lasting", Inbox::new().sink()).await.expect("claimed");
+        let claimed = node.core.claim_session(&tenant, "lasting", Inbox::new().sink()).await;
+        let (lease, _) = claimed.expect("claimed");
         lease.save(Bytes::from_static(b"state"), Keep::Forever).await.expect("saved");
         let mut worker = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, MANY));
         worker.leave();

@@ -52,7 +52,7 @@ pub(crate) struct Inbox {
     /// Tickets decided so far, whether or not the connection has heard of them.
     decided: Cell<u64>,
     take_over: RefCell<Option<TakeOver>>,
-    departing: RefCell<Option<Departing>>,
+    departing: RefCell<Option<Box<Departing>>>,
     closed: Cell<bool>,
 }
 
@@ -107,7 +107,7 @@ impl Inbox {
         if self.decided.get() >= pushed {
             self.give_up(farewell);
         } else {
-            *self.departing.borrow_mut() = Some(Departing { pushed, farewell });
+            *self.departing.borrow_mut() = Some(Box::new(Departing { pushed, farewell }));
         }
     }
 

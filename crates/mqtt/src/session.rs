@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use broker::Broker;
@@ -66,6 +67,22 @@ impl<B: Broker> Shared<B> {
     /// Runs what takes time on this core. It is dropped with the core, and tells what it found through an inbox.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         tokio::task::spawn_local(future);
+    }
+
+    /// Runs what mostly has nothing to wait for, and answers at once then. If it has, it goes on as a task, and what comes of it is
+    /// told to `later`.
+    pub(crate) fn run<T: 'static>(
+        &self,
+        future: impl Future<Output = T> + 'static,
+        later: impl FnOnce(T) + 'static,
+    ) -> Option<T> {
+        let mut future = Box::pin(future);
+        // If it is not ready it is polled again as a task, which is what will be woken.
+        if let Poll::Ready(found) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(found);
+        }
+        self.spawn(async move { later(future.await) });
+        None
     }
 }
 
@@ -408,8 +425,11 @@ impl<B: Broker> Session<B> {
                 self.phase = Phase::Proving(proving);
             }
             Step::Claim(opening) => {
-                opening.claim(&self.shared, &self.inbox);
+                let claimed = opening.claim(&self.shared, &self.inbox);
                 self.phase = Phase::Claiming(opening);
+                if let Some(claimed) = claimed {
+                    self.open(claimed, turn);
+                }
             }
         }
     }

@@ -17,6 +17,7 @@ use bytes::BytesMut;
 use tokio::time::Sleep;
 
 use crate::io::Io;
+use crate::leave::{Leave, Leaver};
 use crate::mailbox::Mailbox;
 use crate::output::Output;
 use crate::pressure::Pressure;
@@ -33,13 +34,20 @@ const PROBE_REST: Duration = Duration::from_secs(60);
 /// How long a closing connection may take to accept what is left for it.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What the connections of one core share: the scratch buffers that each read borrows.
+/// What the connections of one core share: the scratch buffers that each read borrows, and how they hear that the broker
+/// goes down.
 #[derive(Clone, Default)]
 pub struct CoreIo {
-    scratch: Scratch,
+    shared: Rc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    scratch: RefCell<BytesMut>,
     /// For what a layer reads and does not hand on as it is.
-    pub(crate) sealed: Scratch,
+    sealed: Scratch,
     probe: Option<Rc<Probe>>,
+    leave: Rc<Leave>,
 }
 
 /// Measures now and then, while the core is busy, how long a round of its work takes.
@@ -61,13 +69,25 @@ impl CoreIo {
     /// The same for a core that tells the node how long its rounds take.
     pub fn watched(pressure: Arc<Pressure>) -> Self {
         let next = Cell::new(Instant::now());
-        Self { probe: Some(Rc::new(Probe { pressure, next })), ..Self::default() }
+        let probe = Some(Rc::new(Probe { pressure, next }));
+        Self { shared: Rc::new(Shared { probe, ..Shared::default() }) }
+    }
+
+    /// What a layer may read into.
+    pub(crate) fn sealed(&self) -> &Scratch {
+        &self.shared.sealed
+    }
+
+    /// The broker goes down: the core's connections are told so ([`Session::handle_shutdown`]) and end, and so does any that
+    /// comes later.
+    pub fn leave(&self) {
+        self.shared.leave.begin();
     }
 
     /// A connection was read from at `now`. To be called on the core's `LocalSet`.
     #[inline]
     fn note_busy(&self, now: Instant) {
-        if let Some(probe) = &self.probe
+        if let Some(probe) = &self.shared.probe
             && now >= probe.next.get()
         {
             probe.measure(now);
@@ -75,13 +95,13 @@ impl CoreIo {
     }
 
     fn take(&self) -> BytesMut {
-        let mut scratch = std::mem::take(&mut *self.scratch.borrow_mut());
+        let mut scratch = std::mem::take(&mut *self.shared.scratch.borrow_mut());
         scratch.reserve(READ_MAX);
         scratch
     }
 
     fn give_back(&self, scratch: BytesMut) {
-        *self.scratch.borrow_mut() = scratch;
+        *self.shared.scratch.borrow_mut() = scratch;
     }
 }
 
@@ -100,7 +120,8 @@ impl Probe {
     }
 }
 
-/// Runs one connection to its end. `shutdown` resolves when the broker goes down.
+/// Runs one connection to its end, or until the core leaves ([`CoreIo::leave`]). `held` is what has to live as long as the
+/// connection, also if that panics, such as what counts it.
 ///
 /// Cancel-safe in the sense that dropping the future closes the socket; [`Session::handle_closed`] is then not
 /// called, so a core only drops it when it drops everything.
@@ -109,12 +130,13 @@ pub fn drive<S: Session, I: Io>(
     core: CoreIo,
     session: S,
     mailbox: Mailbox<S::Event>,
-    shutdown: impl Future<Output = ()>,
+    held: impl Sized + 'static,
 ) -> impl Future<Output = ()> {
     // Built out here: an async function keeps room for its arguments beside what it makes of them, and this future is
     // most of what an idle connection costs.
     let mut connection = Connection {
         io,
+        leaver: Leaver::new(&core.shared.leave),
         core,
         session,
         mailbox,
@@ -123,11 +145,12 @@ pub fn drive<S: Session, I: Io>(
         closing: false,
         timer: Timer::default(),
         write_blocked: false,
-        held: false,
+        is_held_up: false,
     };
-    let mut shutdown = Box::pin(shutdown);
     async move {
-        let closed = connection.run(shutdown.as_mut()).await;
+        // Named so that it is captured, and not moved: it goes when all of this goes.
+        let _ = &held;
+        let closed = connection.run().await;
         connection.mailbox.close();
         if closed == Closed::BySession || closed == Closed::Shutdown {
             connection.linger().await;
@@ -166,20 +189,15 @@ struct Connection<S: Session, I: Io> {
     /// The socket took less than we had; wait for it.
     write_blocked: bool,
     /// The session stopped wanting input in the middle of `partial`.
-    held: bool,
+    is_held_up: bool,
+    leaver: Leaver,
 }
 
 impl<S: Session, I: Io> Connection<S, I> {
     /// Moves bytes, events and time until the connection is over; answers why.
-    async fn run(&mut self, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> Closed {
+    async fn run(&mut self) -> Closed {
         loop {
-            let ready = poll_fn(|cx| {
-                if shutdown.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ready { shutdown: true, ..Ready::default() });
-                }
-                self.poll_ready(cx)
-            })
-            .await;
+            let ready = poll_fn(|cx| self.poll_ready(cx)).await;
             if let Some(closed) = self.turn(ready) {
                 return closed;
             }
@@ -192,10 +210,13 @@ impl<S: Session, I: Io> Connection<S, I> {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Ready> {
+        if self.leaver.poll(cx) {
+            return Poll::Ready(Ready { shutdown: true, ..Ready::default() });
+        }
         let mut ready = Ready { events: self.mailbox.poll_ready(cx), ..Ready::default() };
         if self.session.wants_input() {
             // Output that drained made room for input which is here already: nothing else would wake us.
-            ready.events |= self.held;
+            ready.events |= self.is_held_up;
             match self.io.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => ready.read = true,
                 Poll::Ready(Err(_)) => ready.broken = true,
@@ -231,12 +252,12 @@ impl<S: Session, I: Io> Connection<S, I> {
             let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
             self.session.handle_deadline(&mut turn);
         }
-        if self.held && !self.closing && self.session.wants_input() {
+        if self.is_held_up && !self.closing && self.session.wants_input() {
             let mut buffer = std::mem::take(&mut self.partial);
             self.hand_over(&mut buffer, now);
             self.partial = buffer;
         }
-        if ready.read && !self.closing && !self.held {
+        if ready.read && !self.closing && !self.is_held_up {
             self.core.note_busy(now);
             match self.read(now) {
                 Ok(()) => {}
@@ -296,7 +317,7 @@ impl<S: Session, I: Io> Connection<S, I> {
             let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
             self.session.handle_input(buffer, &mut turn);
         }
-        self.held = !buffer.is_empty() && !self.session.wants_input();
+        self.is_held_up = !buffer.is_empty() && !self.session.wants_input();
     }
 
     fn write(&mut self, now: Instant) -> io::Result<()> {
@@ -342,7 +363,9 @@ impl<S: Session, I: Io> Connection<S, I> {
             }
             if self.write_blocked {
                 let writable = poll_fn(|cx| self.io.poll_write_ready(cx));
-                if !matches!(tokio::time::timeout_at(deadline, writable).await, Ok(Ok(()))) {
+                // Boxed: an idle connection shall not keep room for it.
+                let writable = Box::pin(tokio::time::timeout_at(deadline, writable));
+                if !matches!(writable.await, Ok(Ok(()))) {
                     return;
                 }
             } else if finished {

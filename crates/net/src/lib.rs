@@ -8,6 +8,7 @@ mod arrivals;
 mod driver;
 mod entrance;
 mod io;
+mod leave;
 mod listen;
 mod mailbox;
 mod output;

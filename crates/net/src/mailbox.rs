@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+/// An empty queue with room for more events than this gives its memory back.
+const KEEP_MAX: usize = 4;
+
 /// A queue of events for one session, on one core. Cloning gives another handle to the same queue.
 ///
 /// Posting wakes the connection's task once, however many events are posted before it runs. A closed mailbox
@@ -46,6 +49,10 @@ impl<E> Mailbox<E> {
         if inner.closed {
             return false;
         }
+        if inner.events.capacity() == 0 {
+            // Most connections have one event at a time.
+            inner.events.reserve_exact(1);
+        }
         inner.events.push_back(event);
         let waker = inner.waker.take();
         drop(inner);
@@ -69,7 +76,7 @@ impl<E> Mailbox<E> {
     pub fn take(&self) -> Option<E> {
         let mut inner = self.inner.borrow_mut();
         let event = inner.events.pop_front();
-        if inner.events.is_empty() && inner.events.capacity() > 8 {
+        if inner.events.is_empty() && inner.events.capacity() > KEEP_MAX {
             inner.events = VecDeque::new();
         }
         event

@@ -50,7 +50,7 @@ impl<I: Io> TlsIo<I> {
     ) -> io::Result<(Self, Option<CertificateName>)> {
         let mut tls = ServerConnection::new(config).map_err(io::Error::other)?;
         tls.set_buffer_limit(Some(WRITE_BUFFER_MAX));
-        let sealed = std::rc::Rc::clone(&core.sealed);
+        let sealed = std::rc::Rc::clone(core.sealed());
         let mut io = Self {
             inner,
             tls: Box::new(tls),

@@ -99,7 +99,7 @@ fn serve<T: Send + 'static>(
                 match entrance.enter_tcp(stream, Address::Ip(peer), &core).await {
                     Ok(entered) => {
                         seen.borrow_mut().push(Ok(entered.peer));
-                        drive(entered.io, core, Echo, Mailbox::new(), std::future::pending()).await;
+                        drive(entered.io, core, Echo, Mailbox::new(), ()).await;
                     }
                     Err(refused) => seen.borrow_mut().push(Err(refused)),
                 }

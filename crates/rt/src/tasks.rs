@@ -1,5 +1,6 @@
 //! Spawning: every task has a kind that says what becomes of it, a name, and the stop signal.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -115,23 +116,39 @@ impl Tasks {
     /// Runs `future` on the current runtime. `name` tells this task from others of its kind in logs.
     ///
     /// Panics if called outside a tokio runtime.
-    pub fn spawn<F>(&self, kind: TaskKind, name: impl Into<String>, future: F) -> TaskHandle
+    pub fn spawn<F>(&self, kind: TaskKind, name: impl Into<Cow<'static, str>>, future: F) -> TaskHandle
     where
         F: Future + Send + 'static,
         F::Output: TaskOutput + Send,
     {
-        TaskHandle { join: tokio::spawn(self.supervise(kind, name.into(), future)) }
+        let (name, future) = (name.into(), CatchUnwind { future: Box::pin(future) });
+        let join = match kind.on_shutdown {
+            OnShutdown::Finish => tokio::spawn(self.supervise(kind, name, future)),
+            OnShutdown::Drop => {
+                let future = Box::pin(until(self.shutdown.clone(), future));
+                tokio::spawn(self.supervise(kind, name, future))
+            }
+        };
+        TaskHandle { join }
     }
 
     /// As [`spawn`](Tasks::spawn) for a future that stays on this thread.
     ///
     /// Panics if called outside a `LocalSet`.
-    pub fn spawn_local<F>(&self, kind: TaskKind, name: impl Into<String>, future: F) -> TaskHandle
+    pub fn spawn_local<F>(&self, kind: TaskKind, name: impl Into<Cow<'static, str>>, future: F) -> TaskHandle
     where
         F: Future + 'static,
         F::Output: TaskOutput,
     {
-        TaskHandle { join: tokio::task::spawn_local(self.supervise(kind, name.into(), future)) }
+        let (name, future) = (name.into(), CatchUnwind { future: Box::pin(future) });
+        let join = match kind.on_shutdown {
+            OnShutdown::Finish => tokio::task::spawn_local(self.supervise(kind, name, future)),
+            OnShutdown::Drop => {
+                let future = Box::pin(until(self.shutdown.clone(), future));
+                tokio::task::spawn_local(self.supervise(kind, name, future))
+            }
+        };
+        TaskHandle { join }
     }
 
     /// How many tasks run, by kind name.
@@ -150,32 +167,50 @@ impl Tasks {
         }
     }
 
-    fn supervise<F>(&self, kind: TaskKind, name: String, future: F) -> impl Future<Output = ()> + use<F>
-    where
-        F: Future + 'static,
-        F::Output: TaskOutput,
-    {
+    fn supervise<F>(&self, kind: TaskKind, name: Cow<'static, str>, future: F) -> Supervised<F> {
         let counted = Counted::new(Arc::clone(&self.running), kind.name);
-        let shutdown = self.shutdown.clone();
-        // Boxed out here: an async block keeps room for what it captured beside what it made of it.
-        let future = CatchUnwind { future: Box::pin(future) };
-        async move {
-            let outcome = match kind.on_shutdown {
-                OnShutdown::Finish => future.await,
-                OnShutdown::Drop => tokio::select! {
-                    outcome = future => outcome,
-                    () = shutdown.wait() => None,
-                },
-            };
-            if let Some(failure) = outcome {
-                tracing::error!(kind = kind.name, task = name, err = failure, "task failed");
-                match kind.on_failure {
-                    OnFailure::Log => {}
-                    OnFailure::Shutdown => shutdown.trigger(),
-                }
+        Supervised { future, name, on_failure: kind.on_failure, shutdown: self.shutdown.clone(), counted }
+    }
+}
+
+/// What `future` comes to, or nothing once the stop signal is triggered.
+async fn until<F>(shutdown: Shutdown, future: CatchUnwind<F>) -> Option<String>
+where
+    F: Future,
+    F::Output: TaskOutput,
+{
+    tokio::select! {
+        outcome = future => outcome,
+        () = shutdown.wait() => None,
+    }
+}
+
+/// A task: its future, and what has to be known when that has ended. Written out, because an async block keeps room for what it
+/// captured beside what it made of it, and there is one of these for each connection.
+struct Supervised<F> {
+    future: F,
+    name: Cow<'static, str>,
+    on_failure: OnFailure,
+    shutdown: Shutdown,
+    counted: Counted,
+}
+
+impl<F> Future for Supervised<F>
+where
+    F: Future<Output = Option<String>> + Unpin,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Poll::Ready(outcome) = Pin::new(&mut self.future).poll(cx) else { return Poll::Pending };
+        if let Some(failure) = outcome {
+            tracing::error!(kind = self.counted.kind, task = %self.name, err = failure, "task failed");
+            match self.on_failure {
+                OnFailure::Log => {}
+                OnFailure::Shutdown => self.shutdown.trigger(),
             }
-            drop(counted);
         }
+        Poll::Ready(())
     }
 }
 

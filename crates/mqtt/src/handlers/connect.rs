@@ -156,36 +156,47 @@ impl Opening {
         Ok(())
     }
 
-    /// Makes the connection the owner of its session; what comes of it is told to the inbox.
-    pub(crate) fn claim<B: Broker>(&self, shared: &Rc<Shared<B>>, inbox: &Rc<Inbox>) {
-        let (task, inbox) = (Rc::clone(shared), Rc::clone(inbox));
+    /// Makes the connection the owner of its session. Answers at once where nothing has to be waited for, as with most clients that
+    /// have no session; else what comes of it is told to the inbox.
+    pub(crate) fn claim<B: Broker>(
+        &self,
+        shared: &Rc<Shared<B>>,
+        inbox: &Rc<Inbox>,
+    ) -> Option<Result<Claimed, ReasonCode>> {
+        let (task, told) = (Rc::clone(shared), Rc::clone(inbox));
+        let (client, expiry) = (Arc::clone(&self.client), self.expiry);
+        shared.run(self.claiming(shared, inbox), move |claimed| match claimed {
+            // The client did not wait for its answer.
+            Ok(claimed) if told.is_closed() => claimed.abandon(&task, &told, (&client, expiry)),
+            claimed => told.post(Told::Claimed(Box::new(claimed))),
+        })
+    }
+
+    fn claiming<B: Broker>(
+        &self,
+        shared: &Rc<Shared<B>>,
+        inbox: &Rc<Inbox>,
+    ) -> impl Future<Output = Result<Claimed, ReasonCode>> + use<B> {
+        let (shared, inbox) = (Rc::clone(shared), Rc::clone(inbox));
         let (client, clean_start, expiry) = (Arc::clone(&self.client), self.clean_start, self.expiry);
         let credentials = Rc::clone(&self.credentials);
         let verified = self.proof.as_ref().map(|proof| proof.verified.clone());
         let will = self.will.clone();
-        shared.spawn(async move {
-            let rights = match admit(&task, &credentials, verified.as_ref(), will.as_deref()).await {
-                Ok(rights) => rights,
-                Err(reason) => return inbox.post(Told::Claimed(Box::new(Err(reason)))),
-            };
+        async move {
+            let rights = admit(&shared, &credentials, verified.as_ref(), will.as_deref()).await?;
             let author = rights.author();
-            let kept = will.map(|will| will.keep(&task, (&client, &author), expiry));
-            let claimed = claim(&task, &inbox, (&client, rights), (clean_start, expiry)).await;
+            let kept = will.map(|will| will.keep(&shared, (&client, &author), expiry));
+            let claimed = claim(&shared, &inbox, (&client, rights), (clean_start, expiry)).await;
             // Both are written at once: a will costs a client that has a session no time.
             let claimed = match (claimed, kept) {
                 (Ok(claimed), Some(kept)) => kept.await.map(|kept| Claimed { will: Some(kept), ..claimed }),
                 (claimed, _) => claimed,
             };
-            match claimed {
-                // The client did not wait for its answer.
-                Ok(claimed) if inbox.is_closed() => claimed.abandon(&task, &inbox, (&client, expiry)),
-                Ok(claimed) => inbox.post(Told::Claimed(Box::new(Ok(claimed)))),
-                Err(error) => {
-                    warn!(client = %client, err = %error, "a session could not be claimed");
-                    inbox.post(Told::Claimed(Box::new(Err(connect_reason(error.kind())))));
-                }
-            }
-        });
+            claimed.map_err(|error| {
+                warn!(client = %client, err = %error, "a session could not be claimed");
+                connect_reason(error.kind())
+            })
+        }
     }
 }
 
@@ -259,8 +270,7 @@ async fn claim<B: Broker>(
 ) -> Result<Claimed, Error> {
     let ((client, rights), (clean_start, expiry)) = (whose, how);
     let sink = Rc::new(InboxSink(Rc::clone(inbox)));
-    let mut lease = shared.broker.claim_session(&shared.tenant, client, sink).await?;
-    let stored = lease.state.take();
+    let (lease, stored) = shared.broker.claim_session(&shared.tenant, client, sink).await?;
     let was_stored = stored.is_some();
     let state = stored.filter(|bytes| !bytes.is_empty()).and_then(|bytes| {
         let state = State::decode(bytes);

@@ -7,31 +7,31 @@
 //!    a session returns > resend                     the subscriber falls behind and goes on from the log later
 //! ```
 
+mod behind;
 mod guard;
 mod resend;
 mod retained;
 mod send;
 mod shared;
 
-use std::collections::VecDeque;
 use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use broker::routing::Filter;
-use broker::{Batch, Broker, CatchUp, Cursor, Delivery, Picked, Start, Subscriber};
+use broker::{Batch, Broker, Cursor, Delivery, Picked, Start, Subscriber};
 use net::Output;
 use wire::mqtt::{AckKind, Peer, Qos, encode_ack};
 
 use crate::aliases::Used;
-use crate::inbox::{Inbox, Told};
+use crate::inbox::Inbox;
 use crate::metrics::{DropReason, Metrics, PacketType};
 use crate::observe::{Counted, Observatory, Tally};
 use crate::rights::Rights;
 use crate::saver::Saver;
 use crate::session::Shared;
-use crate::state::{InFlight, Origin, Resume, State};
+use crate::state::{InFlight, Origin, State};
 use crate::subscription::{EXCLUSIVE, Subscription, Tag, bare, parse_filter};
 use crate::window::{Entry, Step, Window};
 
@@ -39,14 +39,13 @@ pub(crate) use resend::Loaded;
 pub(crate) use retained::{Job, RetainedPage};
 pub(crate) use shared::{Joining, is_shared};
 
+use behind::Behind;
 use guard::Guard;
 use resend::Resend;
 use retained::RetainedWork;
 use send::Sent;
 use shared::{Memberships, OfShare};
 
-/// Bytes that one step of catching up asks for.
-const CATCH_UP_BYTES: usize = 256 * 1024;
 /// Bound: subscriptions of one session, and filters that one packet may name. They are looked up one by one.
 pub(crate) const SUBSCRIPTIONS_MAX: usize = 4096;
 
@@ -103,27 +102,16 @@ pub(crate) struct Outgoing {
     subscriptions: Vec<Subscription>,
     /// Filters of No Local subscriptions: what they match is marked with its publisher.
     no_local: Vec<Filter>,
-    /// Everything up to here was taken, but for `partial`.
+    /// Everything up to here was taken, but for what is `behind`.
     cursor: Cursor,
-    /// The batch in which the window or the output became full.
-    partial: Option<Partial>,
-    /// Read from the log and not taken.
-    backlog: VecDeque<Delivery>,
-    /// Of a session that came back: how much of one batch was taken before.
-    resume: Option<Resume>,
-    waits_for_disk: bool,
+    /// What goes on from the log, if the client is not live.
+    behind: Option<Box<Behind>>,
     window: Window<Pending>,
     resend: Option<Box<Resend>>,
     retained: Option<Box<RetainedWork>>,
     memberships: Option<Box<Memberships>>,
     guard: Guard,
     counted: Option<Box<Counted>>,
-}
-
-struct Partial {
-    delivery: Delivery,
-    /// Picked records that were taken.
-    taken: usize,
 }
 
 /// What is delivered under a packet identifier.
@@ -164,7 +152,7 @@ impl Outgoing {
                 outgoing.remember(&subscription.text, subscription.tag, filter);
             }
         }
-        outgoing.resume = state.resume.clone();
+        outgoing.behind = state.resume.clone().map(Behind::of).map(Box::new);
         let entries: Vec<_> = state.in_flight.iter().map(restored_entry).collect();
         outgoing.resend = Resend::of(&entries).map(Box::new);
         outgoing.window = Window::restored(entries);
@@ -177,10 +165,7 @@ impl Outgoing {
             subscriptions: Vec::new(),
             no_local: Vec::new(),
             cursor,
-            partial: None,
-            backlog: VecDeque::new(),
-            resume: None,
-            waits_for_disk: false,
+            behind: None,
             window: Window::default(),
             resend: None,
             retained: None,
@@ -226,6 +211,10 @@ impl Outgoing {
                 false
             }
             None => {
+                if self.subscriptions.is_empty() {
+                    // Most have one.
+                    self.subscriptions.reserve_exact(1);
+                }
                 self.subscriptions.push(Subscription { text: text.into(), tag });
                 true
             }
@@ -274,8 +263,8 @@ impl Outgoing {
         }
         self.cursor.set(group, position);
         if let Some(taken) = self.deliver(&delivery, 0, link) {
-            self.partial = Some(Partial { delivery, taken });
             self.subscriber.fall_behind();
+            self.behind.get_or_insert_default().put_back(delivery, taken);
         }
     }
 
@@ -286,62 +275,7 @@ impl Outgoing {
         }
         self.advance_retained(link);
         self.advance_shared(link);
-        while !self.subscriber.is_live() && !self.waits_for_disk && !link.output.is_full() {
-            let Some((delivery, from)) = self.next_from_log(link) else { return };
-            if let Some(taken) = self.deliver(&delivery, from, link) {
-                self.partial = Some(Partial { delivery, taken });
-                return;
-            }
-        }
-    }
-
-    /// The next delivery behind the cursor, which is moved past it, and how much of it was taken before.
-    fn next_from_log<B: Broker>(&mut self, link: &mut Link<'_, B>) -> Option<(Delivery, usize)> {
-        if let Some(partial) = self.partial.take() {
-            return Some((partial.delivery, partial.taken));
-        }
-        loop {
-            if let Some(delivery) = self.backlog.pop_front() {
-                let from = self.begin(&delivery);
-                return Some((delivery, from));
-            }
-            match self.subscriber.catch_up(&mut self.cursor, CATCH_UP_BYTES) {
-                CatchUp::Batches(deliveries) => self.backlog = deliveries.into(),
-                CatchUp::Live => {
-                    self.backlog = VecDeque::new();
-                    return None;
-                }
-                CatchUp::Wait(disk) => {
-                    self.waits_for_disk = true;
-                    let inbox = Rc::clone(link.inbox);
-                    link.shared.spawn(async move {
-                        disk.await;
-                        inbox.post(Told::CaughtUp);
-                    });
-                    return None;
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, delivery: &Delivery) -> usize {
-        let Some(position) = delivery.batch.position else { return 0 };
-        let group = delivery.batch.group;
-        self.cursor.set(group, position);
-        match &self.resume {
-            Some(resume) if resume.at.get(group) == position => {
-                let taken = resume.taken as usize;
-                self.resume = None;
-                taken
-            }
-            _ => 0,
-        }
-    }
-
-    /// What `catch_up` waited for is there.
-    pub(crate) fn caught_up<B: Broker>(&mut self, link: &mut Link<'_, B>) {
-        self.waits_for_disk = false;
-        self.advance(link);
+        self.catch_up(link);
     }
 
     /// Sends what is picked of a batch from the record `from` on. Answers how much was taken, if not all.
@@ -418,23 +352,8 @@ impl Outgoing {
     pub(crate) fn describe(&self, state: &mut State) {
         state.subscriptions = self.subscriptions.clone();
         let mut cursor = self.cursor.clone();
-        state.resume = self.resume.clone();
-        if let Some(partial) = &self.partial
-            && let Some(position) = partial.delivery.batch.position
-        {
-            let group = partial.delivery.batch.group;
-            let mut at = Cursor::default();
-            at.set(group, position);
-            state.resume = Some(Resume { at, taken: partial.taken as u32 });
-            // The batch is read again: the cursor has to stand before it.
-            let mut before = position;
-            if before.ordinal > 0 {
-                before.ordinal -= 1;
-            } else {
-                before.index = before.index.saturating_sub(1);
-                before.ordinal = u16::MAX;
-            }
-            cursor.set(group, before);
+        if let Some(behind) = &self.behind {
+            state.resume = behind.describe(&mut cursor);
         }
         state.cursor = Some(cursor);
         // QoS 1 of a share goes to whoever is there.

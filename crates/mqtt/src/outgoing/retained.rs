@@ -82,19 +82,7 @@ impl Outgoing {
     /// A page was read.
     pub(crate) fn retained_read<B: Broker>(&mut self, page: RetainedPage, link: &mut Link<'_, B>) {
         let Some(work) = &mut self.retained else { return };
-        work.reading = false;
-        let is_exact = work.jobs.front().is_some_and(|job| job.filter.is_exact());
-        match page.deliveries.last() {
-            Some(last) if !is_exact => work.after = Some(last.batch.topic.name.as_str().into()),
-            // An exact filter has one message at most.
-            Some(_) | None => {
-                work.after = None;
-                if page.deliveries.is_empty() {
-                    work.finish_job();
-                }
-            }
-        }
-        work.page = page.deliveries.into();
+        work.turn_to(page);
         self.advance_retained(link);
     }
 
@@ -127,7 +115,9 @@ impl Outgoing {
                 self.retained = None;
                 return;
             }
-            work.read(link);
+            if let Some(page) = work.read(link) {
+                work.turn_to(page);
+            }
         }
     }
 
@@ -165,8 +155,9 @@ impl Outgoing {
 }
 
 impl RetainedWork {
-    fn read<B: Broker>(&mut self, link: &mut Link<'_, B>) {
-        let Some(job) = self.jobs.front() else { return };
+    /// Reads the next page of the first job. Answers it at once where that is possible; else it is told to the inbox.
+    fn read<B: Broker>(&mut self, link: &mut Link<'_, B>) -> Option<RetainedPage> {
+        let job = self.jobs.front()?;
         if self.after.is_none() {
             self.superseded.clear();
         }
@@ -177,19 +168,36 @@ impl RetainedWork {
             let is_first = self.after.is_none();
             let deliveries =
                 if is_first { observatory.retained(broker, tenant, &job.filter) } else { Vec::new() };
-            link.inbox.post(Told::Retained(Box::new(RetainedPage { deliveries })));
-            return;
+            return Some(RetainedPage { deliveries });
         }
         let (shared, inbox) = (Rc::clone(link.shared), Rc::clone(link.inbox));
         let (filter, after) = (job.filter.clone(), self.after.clone());
-        link.shared.spawn(async move {
+        let reading = async move {
             let found = shared.broker.retained(&shared.tenant, &filter, after.as_deref(), PAGE).await;
             let deliveries = found.unwrap_or_else(|error| {
                 warn!(err = %error, "retained messages could not be read");
                 Vec::new()
             });
-            inbox.post(Told::Retained(Box::new(RetainedPage { deliveries })));
-        });
+            RetainedPage { deliveries }
+        };
+        link.shared.run(reading, move |page| inbox.post(Told::Retained(Box::new(page))))
+    }
+
+    /// This is the page that was read.
+    fn turn_to(&mut self, page: RetainedPage) {
+        self.reading = false;
+        let is_exact = self.jobs.front().is_some_and(|job| job.filter.is_exact());
+        match page.deliveries.last() {
+            Some(last) if !is_exact => self.after = Some(last.batch.topic.name.as_str().into()),
+            // An exact filter has one message at most.
+            Some(_) | None => {
+                self.after = None;
+                if page.deliveries.is_empty() {
+                    self.finish_job();
+                }
+            }
+        }
+        self.page = page.deliveries.into();
     }
 
     /// All retained messages of the first job are sent.

@@ -60,7 +60,7 @@ impl Broker {
             let io = CoreIo::new();
             while let Ok((stream, peer)) = listener.accept().await {
                 let (session, mailbox) = session_of(&served, peer);
-                tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, std::future::pending()));
+                tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, ()));
             }
         });
         Broker { node, front, observatory, address }

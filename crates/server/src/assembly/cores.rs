@@ -181,6 +181,7 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
     // The main thread waits for this, unless it is gone.
     let _ = plan.ready.send(Ok(()));
     plan.shutdown.wait().await;
+    io.leave();
     tasks.drained().await;
     // What the connections left, such as their wills.
     if tokio::time::timeout(SETTLE_MAX, core.settled()).await.is_err() {
@@ -196,20 +197,14 @@ async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
 
 fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {
     let front = kafka::Front::new(Arc::clone(&plan.kafka_config), core.clone(), plan.fronts.kafka.clone());
-    let (spawner, io, shutdown) = (tasks.clone(), io.clone(), plan.shutdown.clone());
+    let (spawner, io) = (tasks.clone(), io.clone());
     let (door, name) = (plan.door.clone(), Arc::from("kafka"));
     let serve = move |stream: TcpStream, peer: SocketAddr| {
         let Some(permit) = door.admit_reader(Instant::now()) else { return };
         // A connection that is gone already has no address; it ends by itself.
         let Ok(local) = stream.local_addr() else { return };
         let (session, mailbox) = front.session(Peer::tcp(&name, peer), local);
-        let shutdown = shutdown.clone();
-        let stop = async move {
-            // The connection keeps this to its end, also when it panics: it counts until then.
-            let _permit = permit;
-            shutdown.wait().await;
-        };
-        let driven = drive(stream, io.clone(), session, mailbox, stop);
+        let driven = drive(stream, io.clone(), session, mailbox, permit);
         spawner.spawn_local(CONNECTION, "kafka", driven);
     };
     tasks.spawn_local(ACCEPTOR, "kafka", async move {

@@ -158,7 +158,7 @@ impl Listener {
                 let Admitted { permits, arrival, unwelcome } = admitted;
                 let peer = Peer::tcp(&self.plan.entrance.name, ip);
                 let (session, mailbox) = self.front.receive(peer, Some(arrival), unwelcome);
-                let driven = drive(stream, self.io.clone(), session, mailbox, self.stop(permits));
+                let driven = drive(stream, self.io.clone(), session, mailbox, permits);
                 self.tasks.spawn_local(CONNECTION, "mqtt", driven);
             }
             address => {
@@ -211,7 +211,7 @@ impl Listener {
             match entered {
                 Ok(Entered { io, peer }) => {
                     let (session, mailbox) = this.front.receive(peer, Some(arrival), unwelcome);
-                    drive(io, this.io.clone(), session, mailbox, this.stop(permits)).await;
+                    drive(io, this.io.clone(), session, mailbox, permits).await;
                 }
                 Err(refused) => {
                     let cause = std::error::Error::source(&refused).map(ToString::to_string);
@@ -220,15 +220,5 @@ impl Listener {
                 }
             }
         });
-    }
-
-    /// Resolves when the broker stops. A connection keeps it to its end, also when it panics, and with it its permits:
-    /// a future around the connection to hold them would keep a second copy of its state.
-    fn stop(&self, permits: Permits) -> impl Future<Output = ()> + 'static {
-        let shutdown = self.shutdown.clone();
-        async move {
-            let _permits = permits;
-            shutdown.wait().await;
-        }
     }
 }

@@ -1,0 +1,127 @@
+//! Catching up: what is read from the log for a client that is slower than what comes, or has just come back. Hot path.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use broker::{Broker, CatchUp, Cursor, Delivery};
+
+use super::{Link, Outgoing};
+use crate::inbox::Told;
+use crate::state::Resume;
+
+/// Bytes that one step of catching up asks for.
+const CATCH_UP_BYTES: usize = 256 * 1024;
+
+/// What was read and is not taken. A client that is live has none of it.
+#[derive(Default)]
+pub(super) struct Behind {
+    /// The batch in which the window or the output became full.
+    partial: Option<Partial>,
+    /// Read from the log and not taken.
+    backlog: VecDeque<Delivery>,
+    /// Of a session that came back: how much of one batch was taken before.
+    resume: Option<Resume>,
+    waits_for_disk: bool,
+}
+
+struct Partial {
+    delivery: Delivery,
+    /// Picked records that were taken.
+    taken: usize,
+}
+
+impl Behind {
+    /// For a session that comes back, which had taken a part of a batch.
+    pub(super) fn of(resume: Resume) -> Self {
+        Self { resume: Some(resume), ..Self::default() }
+    }
+
+    /// So many records of a batch were taken; the rest comes next.
+    pub(super) fn put_back(&mut self, delivery: Delivery, taken: usize) {
+        self.partial = Some(Partial { delivery, taken });
+    }
+
+    /// What has to survive of it: how much of one batch was taken. `cursor` is moved before what was not.
+    pub(super) fn describe(&self, cursor: &mut Cursor) -> Option<Resume> {
+        let Some(partial) = &self.partial else { return self.resume.clone() };
+        let Some(position) = partial.delivery.batch.position else { return self.resume.clone() };
+        let group = partial.delivery.batch.group;
+        let mut at = Cursor::default();
+        at.set(group, position);
+        // The batch is read again: the cursor has to stand before it.
+        let mut before = position;
+        if before.ordinal > 0 {
+            before.ordinal -= 1;
+        } else {
+            before.index = before.index.saturating_sub(1);
+            before.ordinal = u16::MAX;
+        }
+        cursor.set(group, before);
+        Some(Resume { at, taken: partial.taken as u32 })
+    }
+
+    /// How much of a batch was taken before.
+    fn taken_of(&mut self, delivery: &Delivery) -> usize {
+        let is_it = |resume: &mut Resume| {
+            delivery.batch.position.is_some_and(|at| resume.at.get(delivery.batch.group) == at)
+        };
+        self.resume.take_if(is_it).map_or(0, |resume| resume.taken as usize)
+    }
+}
+
+impl Outgoing {
+    /// Goes on from the log until the client is live, or something is full, or the disk has to be waited for.
+    pub(super) fn catch_up<B: Broker>(&mut self, link: &mut Link<'_, B>) {
+        while !self.subscriber.is_live() && !link.output.is_full() {
+            let Some((delivery, from)) = self.next_from_log(link) else { return };
+            if let Some(taken) = self.deliver(&delivery, from, link) {
+                self.behind.get_or_insert_default().put_back(delivery, taken);
+                return;
+            }
+        }
+    }
+
+    /// What was waited for is there.
+    pub(crate) fn caught_up<B: Broker>(&mut self, link: &mut Link<'_, B>) {
+        if let Some(behind) = &mut self.behind {
+            behind.waits_for_disk = false;
+        }
+        self.advance(link);
+    }
+
+    /// The next delivery behind the cursor, which is moved past it, and how much of it was taken before.
+    fn next_from_log<B: Broker>(&mut self, link: &Link<'_, B>) -> Option<(Delivery, usize)> {
+        let behind = self.behind.get_or_insert_default();
+        if behind.waits_for_disk {
+            return None;
+        }
+        if let Some(partial) = behind.partial.take() {
+            return Some((partial.delivery, partial.taken));
+        }
+        loop {
+            if let Some(delivery) = behind.backlog.pop_front() {
+                if let Some(position) = delivery.batch.position {
+                    self.cursor.set(delivery.batch.group, position);
+                }
+                let from = behind.taken_of(&delivery);
+                return Some((delivery, from));
+            }
+            match self.subscriber.catch_up(&mut self.cursor, CATCH_UP_BYTES) {
+                CatchUp::Batches(deliveries) => behind.backlog = deliveries.into(),
+                CatchUp::Live => {
+                    self.behind = None;
+                    return None;
+                }
+                CatchUp::Wait(disk) => {
+                    behind.waits_for_disk = true;
+                    let inbox = Rc::clone(link.inbox);
+                    link.shared.spawn(async move {
+                        disk.await;
+                        inbox.post(Told::CaughtUp);
+                    });
+                    return None;
+                }
+            }
+        }
+    }
+}
