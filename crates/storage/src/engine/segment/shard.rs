@@ -122,11 +122,19 @@ pub(super) fn extents_from(
     found
 }
 
+/// Adds to a list that has room for one at first: there may be millions of shards with one batch.
+fn push_back<T>(list: &mut VecDeque<T>, item: T) {
+    if list.capacity() == 0 {
+        list.reserve_exact(1);
+    }
+    list.push_back(item);
+}
+
 impl Shard {
     pub(super) fn push(&mut self, extent: Extent, bytes: Bytes) {
         self.end = extent.end();
-        self.tail.push_back(extent);
-        self.cached.push_back(CachedBatch { extent, bytes });
+        push_back(&mut self.tail, extent);
+        push_back(&mut self.cached, CachedBatch { extent, bytes });
     }
 
     /// Raises the start; answers the segments whose runs are gone by that.
