@@ -39,6 +39,7 @@ use net::{Pressure, Signals};
 use rt::{Shutdown, SystemClock, SystemRng, Tasks};
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
 use self::access::{Given, Opened};
@@ -122,6 +123,8 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     // Before there are threads that would have touched some.
     rt::avoid_huge_pages();
     telemetry::start(&config.log);
+    // Before anybody can find the process: whoever asks it to stop while it starts gets an orderly end.
+    let asked = Asked::listen()?;
     let cores = core_count(&config);
     let certificates = Certificates::load(&config)?;
     let listeners = Listeners::bind(&config, cores)?;
@@ -169,7 +172,7 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
         .map_err(StartError::system("write listeners.json"))?;
     screen::print(&config, &listening, &access);
     info!("ready");
-    let stopped = wait_for_signal(&shutdown, &certificates);
+    let stopped = asked.wait(&shutdown, &certificates);
     shutdown.trigger();
     // Nobody is served there any more.
     drop(socket_files);
@@ -191,28 +194,42 @@ fn pressure(config: &Config, shared: &Arc<Shared>) -> Arc<Pressure> {
     Arc::new(Pressure::new(limits, signals, Instant::now()))
 }
 
-/// Waits for SIGTERM or SIGINT, or for a part that failed to ask for the end. Renews certificates meanwhile.
-fn wait_for_signal(shutdown: &Shutdown, certificates: &Certificates) -> Result<(), StartError> {
-    let runtime = runtime().map_err(StartError::system("make a runtime"))?;
-    runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
+/// What the system may ask of the process. What is asked before anybody waits is not forgotten.
+struct Asked {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Asked {
+    fn listen() -> Result<Asked, StartError> {
+        let runtime = runtime().map_err(StartError::system("make a runtime"))?;
+        let entered = runtime.enter();
         let take = |kind| signal(kind).map_err(StartError::system("take signals"));
-        let mut terminate = take(SignalKind::terminate())?;
-        let mut interrupt = take(SignalKind::interrupt())?;
-        let mut hangup = take(SignalKind::hangup())?;
-        let mut watch = std::pin::pin!(certificates.watch());
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => certificates.reload(),
-                () = &mut watch => {}
-                () = shutdown.wait() => return Err(StartError::Failed),
+        let (terminate, interrupt) = (take(SignalKind::terminate())?, take(SignalKind::interrupt())?);
+        let hangup = take(SignalKind::hangup())?;
+        drop(entered);
+        Ok(Asked { runtime, terminate, interrupt, hangup })
+    }
+
+    /// Waits for SIGTERM or SIGINT, or for a part that failed to ask for the end. Renews certificates meanwhile.
+    fn wait(mut self, shutdown: &Shutdown, certificates: &Certificates) -> Result<(), StartError> {
+        self.runtime.block_on(async {
+            let mut watch = std::pin::pin!(certificates.watch());
+            loop {
+                tokio::select! {
+                    _ = self.terminate.recv() => break,
+                    _ = self.interrupt.recv() => break,
+                    _ = self.hangup.recv() => certificates.reload(),
+                    () = &mut watch => {}
+                    () = shutdown.wait() => return Err(StartError::Failed),
+                }
             }
-        }
-        info!("stopping");
-        Ok(())
-    })
+            info!("stopping");
+            Ok(())
+        })
+    }
 }
 
 fn start_http(

@@ -2,10 +2,11 @@
 #![allow(clippy::print_stdout)]
 
 use std::net::TcpStream;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use e2e::{Broker, Incoming, Opening, Process, Settings, Socket, allow_open_files, get};
+use e2e::{Broker, Incoming, Opening, Process, Settings, Socket, allow_open_files, get, wait_until};
+use tempfile::TempDir;
 use wire::mqtt::{Qos, ReasonCode};
 
 /// How long the idle broker is watched.
@@ -16,7 +17,7 @@ const IDLE_PART: u32 = 6_000;
 /// Windows watched at most: the first one below the bound ends the watch.
 const IDLE_WINDOWS: u32 = 6;
 
-fn run(command: std::process::Command) -> (ExitStatus, Vec<String>, String) {
+fn run(command: Command) -> (ExitStatus, Vec<String>, String) {
     let mut process = Process::start(command);
     process.close_input();
     let status = process.wait();
@@ -72,6 +73,21 @@ fn sigterm_ends_well_and_a_restart_finds_everything() {
     broker.restart();
     Socket::open(broker.mqtt(), &Opening::clean("a")).expect("it accepts again");
     assert_eq!(broker.terminate().code(), Some(0));
+}
+
+/// It was killed by a signal that came before it listened to signals, which it did last.
+#[test]
+fn a_sigterm_that_comes_while_it_starts_is_an_orderly_end() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let mut broker = Broker::command(directory.path(), &Settings::new())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    wait_until("it locks its directory", || directory.path().join("lock").exists().then_some(()));
+    let killed = Command::new("kill").arg(broker.id().to_string()).status().expect("kill is there");
+    assert!(killed.success());
+    assert_eq!(broker.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
