@@ -14,7 +14,7 @@ use wire::mqtt::Qos;
 
 use super::send::{Source, delivery_of};
 use super::{Link, Outgoing, Pending};
-use crate::convert::identify;
+use crate::convert::{identify, last_moment};
 use crate::inbox::Told;
 use crate::metrics::DropReason;
 use crate::session::Shared;
@@ -111,7 +111,9 @@ impl Outgoing {
         let sent = found.is_some_and(|found| {
             let Some(record) = found.records.get(found.index) else { return false };
             let source = Source { record, subject: &found.subject, captured: found.captured };
-            if source.read(&link.peer, || shared.broker.wall_ms(), &mut properties).is_err() {
+            // What was sent once is sent again though it has expired: the client may wait for PUBREL [MQTT-4.3.3-7].
+            let now = last_moment(&source.record, shared.broker.wall_ms());
+            if source.read(&link.peer, || now, &mut properties).is_err() {
                 return false;
             }
             identify(&mut properties, identifier.into_iter());
@@ -121,7 +123,7 @@ impl Outgoing {
         if sent {
             self.window.set_step(id, Step::Sent);
         } else {
-            // Trimmed, expired, denied, or too large for the client: as if it had been delivered.
+            // Trimmed, denied, or too large for the client: as if it had been delivered.
             link.note_dropped(DropReason::Expired, 1, topic.as_str());
             self.window.remove(id);
         }
