@@ -145,6 +145,9 @@ fn whoever_publishes_what_it_may_not_is_disconnected_if_settings_say_so() {
             let mut alice = let_in(&broker, "alice").await;
             alice.publish("x", b"", delivery).await;
             assert_eq!(alice.disconnected().await, ReasonCode::NotAuthorized);
+            let (mut old, _) = login(&broker, Version::V311, "alice", "secret").await;
+            old.publish("x", b"", delivery).await;
+            old.closed().await;
         }
     });
 }
