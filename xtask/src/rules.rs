@@ -3,6 +3,7 @@
 mod arrows;
 mod code;
 mod prose;
+mod statements;
 mod words;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<Violation> {
     code::check(tree, &mut violations);
     words::check(tree, &mut violations);
     prose::check(tree, &mut violations);
+    statements::check(tree, &mut violations);
     violations.sort_by(|a, b| (&a.path, a.line, a.rule).cmp(&(&b.path, b.line, b.rule)));
     violations
 }

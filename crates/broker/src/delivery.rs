@@ -134,8 +134,8 @@ pub struct Delivery {
     pub picked: Picked,
 }
 
-/// Which records of a batch a subscriber gets. Tags are those of its subscriptions that match, without
-/// duplicates.
+/// Which records of a batch a subscriber gets. Tags are those of its subscriptions that match, one for
+/// each of them.
 #[derive(Clone)]
 pub enum Picked {
     /// All, each for the same tags.

@@ -83,8 +83,8 @@ impl Routes {
         if let Some(trie) = self.tries.lock().get(tenant) {
             trie.matches(subject, scratch, |route| found.push(route));
         }
+        // A subscriber has a tag as often as its filters match [MQTT-3.3.4-4].
         found.sort_unstable();
-        found.dedup();
         let by_core = found.chunk_by(|a, b| a.core == b.core);
         by_core
             .map(|routes| {

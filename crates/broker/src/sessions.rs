@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn over_a_restart_the_wall_clock_at_the_start_counts_and_later_steps_do_not() {
+    fn mqtt_3_1_2_23_over_a_restart_the_wall_clock_at_the_start_counts_and_later_steps_do_not() {
         let clock = Arc::new(ManualClock::new(1_000_000_000));
         let before = Uptime::new(Arc::clone(&clock) as Arc<dyn rt::Clock>, 7);
         clock.jump_wall(HOUR_MS);

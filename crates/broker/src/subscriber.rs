@@ -304,7 +304,6 @@ impl Subscriber {
             .filter(|known| position > known.since.get(group.id()) && known.filter.matches(subject));
         let mut tags: Vec<u32> = matching.map(|known| known.tag).collect();
         tags.sort_unstable();
-        tags.dedup();
         tags
     }
 

@@ -158,7 +158,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_websocket_carries_the_bytes_both_ways() {
+fn mqtt_6_0_0_2_a_websocket_carries_the_bytes_both_ways() {
     let (seen, ()) = serve(websocket(1000), 1, |address| {
         let mut stream = connect(address);
         upgrade(&mut stream);
@@ -184,7 +184,7 @@ fn a_session_that_closes_says_so_in_the_websockets_way() {
 }
 
 #[test]
-fn frames_that_are_not_allowed_end_a_websocket_with_their_code() {
+fn mqtt_6_0_0_1_frames_that_are_not_allowed_end_a_websocket_with_their_code() {
     let cases: [(Vec<u8>, u16); 4] = [
         (frame(0x81, b"text"), 1003),
         (b"\x82\x00".to_vec(), 1002),

@@ -1,5 +1,6 @@
 //! A node with one core, on the runtime of the calling test.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +19,21 @@ use tokio::task::{JoinHandle, LocalSet};
 /// How long a directory may stay in use after its node was stopped.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+thread_local! {
+    /// Directories of nodes that the running test dropped. A database that finds its directory gone waits for a second before it
+    /// gives up.
+    static LEFT: RefCell<Vec<TempDir>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Runs a test as the only core of a process: a single-threaded runtime with a `LocalSet`.
 pub fn on_core<F: Future<Output = ()>>(test: F) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    LocalSet::new().block_on(&runtime, test);
+    let local = LocalSet::new();
+    local.block_on(&runtime, test);
+    // What still runs holds the nodes.
+    drop(local);
+    drop(runtime);
+    LEFT.take();
 }
 
 /// A running node. Dropped without [`TestNode::stop`], it is as good as killed.
@@ -30,8 +42,15 @@ pub struct TestNode {
     pub core: Core,
     shared: Arc<Shared>,
     node: Arc<Node>,
-    dir: TempDir,
+    /// Until it is stopped.
+    dir: Option<TempDir>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        LEFT.with_borrow_mut(|left| left.extend(self.dir.take()));
+    }
 }
 
 impl TestNode {
@@ -72,18 +91,19 @@ impl TestNode {
         let endings = tokio::task::spawn_local(async move { endings.run_endings(|_, _| ()).await });
         let schedule = core.clone();
         let schedule = tokio::task::spawn_local(async move { schedule.run_schedule().await });
-        TestNode { core, shared, node, dir, tasks: vec![running, endings, schedule, following] }
+        let tasks = vec![running, endings, schedule, following];
+        TestNode { core, shared, node, dir: Some(dir), tasks }
     }
 
     /// Stops the node in order and gives its directory back. Everything that the test made of its core must be gone.
-    pub async fn stop(self) -> TempDir {
+    pub async fn stop(mut self) -> TempDir {
         self.node.shutdown().await;
-        for task in self.tasks {
+        for task in std::mem::take(&mut self.tasks) {
             task.abort();
             // It was cancelled, which is what was asked.
             let _ = task.await;
         }
-        self.dir
+        self.dir.take().expect("it is stopped once")
     }
 
     /// Stores a resource (a user, a permission, a ban). When this returns, it counts.

@@ -1,4 +1,5 @@
-//! The clauses of the standard, one row each: bytes in, answer out. The same bytes are also fed one at a time.
+//! What the codec alone makes of bytes, for the sake of whoever decodes without our broker, also of a client: one row for each, and
+//! the same bytes cut anywhere. What the broker then says to its clients stands in the transcripts of `crates/mqtt`.
 
 use wire::mqtt::{Decoded, Decoder, Expect, ReasonCode, Version};
 

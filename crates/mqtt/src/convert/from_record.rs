@@ -197,6 +197,13 @@ fn expires_at(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// The time `wall_ms`, or the last moment at which the record had not expired if that was before.
+pub(crate) fn last_moment(record: &RecordRef<'_>, wall_ms: i64) -> i64 {
+    let expiries = record.headers().filter(|(name, _)| *name == EXPIRES_AT.as_bytes());
+    let first = expiries.filter_map(|(_, value)| expires_at(value?)).min();
+    first.map_or(wall_ms, |at| wall_ms.min(at.saturating_sub(1)))
+}
+
 /// The MQTT topic of a canonical subject; borrowed wherever the two are the same.
 pub(crate) fn topic_of(subject: &str) -> Result<Cow<'_, str>, NameError> {
     if !subject.bytes().any(|byte| matches!(byte, b'%' | b'+' | b'#')) {

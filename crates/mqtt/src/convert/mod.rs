@@ -7,6 +7,6 @@ mod to_record;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use from_record::{Expired, Reading, identify, topic_of};
+pub(crate) use from_record::{Expired, Reading, identify, last_moment, topic_of};
 pub(crate) use names::{PUBLISHER, RETAINED_STATE};
 pub(crate) use to_record::Inbound;

@@ -2,7 +2,7 @@
 //! new [MQTT-4.4.0-1, 4.6.0-1].
 
 use std::collections::VecDeque;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::rc::Rc;
 
 use broker::routing::{Filter, Level};
@@ -13,12 +13,13 @@ use model::{Error, ErrorKind, MAX_DECODED_BATCH_BYTES, header_name};
 use wire::mqtt::Qos;
 
 use super::send::{Source, delivery_of};
-use super::{Link, Outgoing, Pending};
-use crate::convert::identify;
+use super::{Link, Outgoing, Pending, is_shared};
+use crate::convert::{identify, last_moment};
 use crate::inbox::Told;
 use crate::metrics::DropReason;
 use crate::session::Shared;
 use crate::state::Origin;
+use crate::subscription::parse_filter;
 use crate::window::{Entry, Step};
 
 /// Records that are read from the log at once.
@@ -103,7 +104,7 @@ impl Outgoing {
         let Some(entry) = self.window.get(id) else { return };
         let (exactly_once, retain) = (entry.exactly_once, entry.message.origin.retain);
         let qos = if exactly_once { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
-        let identifier = std::num::NonZeroU32::new(entry.message.origin.identifier);
+        let identifier = NonZeroU32::new(entry.message.origin.identifier);
         let topic = entry.message.origin.topic.clone();
         let shared = link.shared;
         let found = found.filter(|found| self.may_receive(&found.subject, qos, link));
@@ -111,20 +112,35 @@ impl Outgoing {
         let sent = found.is_some_and(|found| {
             let Some(record) = found.records.get(found.index) else { return false };
             let source = Source { record, subject: &found.subject, captured: found.captured };
-            if source.read(&link.peer, || shared.broker.wall_ms(), &mut properties).is_err() {
+            // What was sent once is sent again though it has expired: the client may wait for PUBREL [MQTT-4.3.3-7].
+            let now = last_moment(&source.record, shared.broker.wall_ms());
+            if source.read(&link.peer, || now, &mut properties).is_err() {
                 return false;
             }
-            identify(&mut properties, identifier.into_iter());
+            identify(&mut properties, self.identifiers(&found.subject, identifier).into_iter());
             let how = (delivery_of(exactly_once, id, true), retain);
             source.encode(how, &mut properties, link).is_ok()
         });
         if sent {
             self.window.set_step(id, Step::Sent);
         } else {
-            // Trimmed, expired, denied, or too large for the client: as if it had been delivered.
+            // Trimmed, denied, or too large for the client: as if it had been delivered.
             link.note_dropped(DropReason::Expired, 1, topic.as_str());
             self.window.remove(id);
         }
+    }
+
+    /// All identifiers that the first sending had, of which one was stored: those of the subscriptions that match, unless that one
+    /// is gone by now [MQTT-3.3.4-4].
+    fn identifiers(&self, subject: &str, stored: Option<NonZeroU32>) -> Vec<NonZeroU32> {
+        let Some(stored) = stored else { return Vec::new() };
+        let matching = self.subscriptions.iter().filter(|known| {
+            let filter = parse_filter(&known.text);
+            !is_shared(&known.text) && filter.is_ok_and(|filter| filter.matches(subject))
+        });
+        let mut all: Vec<_> = matching.filter_map(|known| known.tag.identifier()).collect();
+        all.sort_unstable();
+        if all.contains(&stored) { all } else { vec![stored] }
     }
 
     fn load<B: Broker>(&mut self, link: &mut Link<'_, B>) {

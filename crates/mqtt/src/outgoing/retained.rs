@@ -134,7 +134,11 @@ impl Outgoing {
             return Sent::Done;
         };
         let tags = [tag.0];
-        let grant = Grant::new(&tags);
+        let mut grant = Grant::new(&tags);
+        if reading.publisher == Some(link.client.as_bytes()) {
+            let Some(others) = grant.of_own() else { return Sent::Done };
+            grant = others;
+        }
         let qos = reading.qos.min(grant.qos());
         identify(&mut properties, grant.identifiers());
         if qos == Qos::AtMostOnce {

@@ -8,7 +8,7 @@ use mqtt::MqttConfig;
 use rt::SystemRng;
 use testkit::on_core;
 use wire::mqtt::{
-    AckKind, Connect, Delivery, Properties, PropertiesBuf, Property, Qos, ReasonCode, SubscribeOptions,
+    AckKind, Auth, Connect, Delivery, Properties, PropertiesBuf, Property, Qos, ReasonCode, SubscribeOptions,
     Version, Will,
 };
 
@@ -145,6 +145,9 @@ fn whoever_publishes_what_it_may_not_is_disconnected_if_settings_say_so() {
             let mut alice = let_in(&broker, "alice").await;
             alice.publish("x", b"", delivery).await;
             assert_eq!(alice.disconnected().await, ReasonCode::NotAuthorized);
+            let (mut old, _) = login(&broker, Version::V311, "alice", "secret").await;
+            old.publish("x", b"", delivery).await;
+            old.closed().await;
         }
     });
 }
@@ -257,7 +260,7 @@ fn whoever_is_banned_or_locked_out_goes_at_once() {
     });
 }
 
-/// CONNECT with a method; the data of the AUTH that answers it.
+/// CONNECT with a method and a will; the data of the AUTH that answers it.
 async fn begin(client: &mut Client, method: &str, data: Option<&[u8]>) -> (ReasonCode, Vec<u8>) {
     let mut properties = PropertiesBuf::new();
     properties.push(Property::AuthenticationMethod(method)).unwrap();
@@ -270,7 +273,13 @@ async fn begin(client: &mut Client, method: &str, data: Option<&[u8]>) -> (Reaso
         keep_alive: 0,
         properties: properties.view(),
         client_id: "c",
-        will: None,
+        will: Some(Will {
+            qos: Qos::AtMostOnce,
+            retain: false,
+            properties: Properties::EMPTY,
+            topic: "will",
+            payload: b"gone",
+        }),
         user_name: None,
         password: None,
     };
@@ -283,6 +292,7 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
     on_core(async {
         let broker = Broker::with(wide()).await;
         broker.node().put(&user("alice", "secret")).await;
+        broker.node().put(&allow("alice", "alice", "#")).await;
         let mut client = broker.socket(Version::V5).await;
         let proof = scram::Client::new("alice", "secret");
         let (reason, challenge) = begin(&mut client, "SCRAM-SHA-256", Some(proof.first().as_bytes())).await;
@@ -299,24 +309,67 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
         client.nothing().await;
         client.auth(ReasonCode::ContinueAuthentication, &again.answer(&challenge)).await;
         assert_eq!(client.proof().await.0, ReasonCode::Success);
-        // A wrong proof ends it [MQTT-4.12.1-2].
-        let wrong = scram::Client::new("alice", "Secret");
-        client.auth(ReasonCode::ReAuthenticate, wrong.first().as_bytes()).await;
-        let (_, challenge) = client.proof().await;
-        client.auth(ReasonCode::ContinueAuthentication, &wrong.answer(&challenge)).await;
-        assert_eq!(client.disconnected().await, ReasonCode::NotAuthorized);
+    });
+}
+
+/// A client whose connection is proved by SCRAM-SHA-256, and who leaves a will.
+async fn proved(broker: &Broker) -> Client {
+    let mut client = broker.socket(Version::V5).await;
+    let proof = scram::Client::new("alice", "secret");
+    let (_, challenge) = begin(&mut client, "SCRAM-SHA-256", Some(proof.first().as_bytes())).await;
+    client.auth(ReasonCode::ContinueAuthentication, &proof.answer(&challenge)).await;
+    assert_eq!(client.proof().await.0, ReasonCode::Success);
+    client
+}
+
+#[test]
+fn mqtt_4_12_1_1_another_method_than_that_of_connect_is_a_protocol_error() {
+    on_core(async {
+        let broker = Broker::start().await;
+        broker.node().put(&user("alice", "secret")).await;
+        broker.node().put(&allow("alice", "alice", "#")).await;
+        let mut reader = let_in_as(&broker, "alice", "reader").await;
+        reader.subscribe("will", Qos::AtMostOnce).await;
+        for method in ["SCRAM-SHA-512", "scram-sha-256", "x"] {
+            let mut client = proved(&broker).await;
+            let mut properties = PropertiesBuf::new();
+            properties.push(Property::AuthenticationMethod(method)).unwrap();
+            properties.push(Property::AuthenticationData(b"n,,n=alice,r=x")).unwrap();
+            let auth = Auth { reason: ReasonCode::ReAuthenticate, properties: properties.view() };
+            client.say(|out, peer| auth.encode(out, peer).unwrap()).await;
+            assert_eq!(client.disconnected().await, ReasonCode::ProtocolError, "{method}");
+            assert_eq!(reader.message().await.payload, b"gone");
+        }
     });
 }
 
 #[test]
-fn mqtt_4_12_0_what_is_no_proof_is_refused() {
+fn mqtt_4_12_1_2_a_proof_that_fails_ends_the_connection_and_publishes_the_will() {
+    on_core(async {
+        let broker = Broker::start().await;
+        broker.node().put(&user("alice", "secret")).await;
+        broker.node().put(&user("bob", "secret")).await;
+        broker.node().put(&allow("alice", "alice", "#")).await;
+        let mut reader = let_in_as(&broker, "alice", "reader").await;
+        reader.subscribe("will", Qos::AtMostOnce).await;
+        // A wrong password, and another user than before.
+        for (name, password) in [("alice", "Secret"), ("bob", "secret")] {
+            let mut client = proved(&broker).await;
+            let proof = scram::Client::new(name, password);
+            client.auth(ReasonCode::ReAuthenticate, proof.first().as_bytes()).await;
+            let (_, challenge) = client.proof().await;
+            client.auth(ReasonCode::ContinueAuthentication, &proof.answer(&challenge)).await;
+            assert_eq!(client.disconnected().await, ReasonCode::NotAuthorized, "{name}");
+            assert_eq!(reader.message().await.payload, b"gone");
+        }
+    });
+}
+
+#[test]
+fn mqtt_4_12_0_1_what_is_no_proof_is_refused() {
     on_core(async {
         let broker = Broker::with(wide()).await;
         broker.node().put(&user("alice", "secret")).await;
-        let mut client = broker.socket(Version::V5).await;
-        let (reason, _) = begin(&mut client, "SCRAM-SHA-1", None).await;
-        assert_eq!(reason, ReasonCode::BadAuthenticationMethod);
-        client.closed().await;
         for (name, password) in [("alice", "Secret"), ("nobody", "secret")] {
             let mut client = broker.socket(Version::V5).await;
             let proof = scram::Client::new(name, password);
@@ -329,16 +382,5 @@ fn mqtt_4_12_0_what_is_no_proof_is_refused() {
             assert_eq!(client.proof().await.0, ReasonCode::NotAuthorized, "{name}");
             client.closed().await;
         }
-        // Anything but AUTH in between.
-        let mut client = broker.socket(Version::V5).await;
-        let proof = scram::Client::new("alice", "secret");
-        begin(&mut client, "SCRAM-SHA-256", Some(proof.first().as_bytes())).await;
-        client.publish("a", b"", Delivery::AtMostOnce).await;
-        assert_eq!(client.connack().await, (false, ReasonCode::ProtocolError));
-        client.closed().await;
-        // AUTH of a client that named no method [MQTT-4.12.0-7].
-        let mut plain = let_in(&broker, "alice").await;
-        plain.auth(ReasonCode::ReAuthenticate, proof.first().as_bytes()).await;
-        assert_eq!(plain.disconnected().await, ReasonCode::ProtocolError);
     });
 }

@@ -19,6 +19,8 @@ pub(crate) struct Hand {
     now: Instant,
     /// Sent, and not taken yet.
     input: BytesMut,
+    /// The broker stopped wanting it: as the driver does, it is handed over again when it is wanted.
+    held: bool,
     /// Said by the broker, and not looked at yet.
     said: BytesMut,
 }
@@ -49,6 +51,7 @@ impl Hand {
             closing: false,
             now: Instant::now(),
             input: BytesMut::new(),
+            held: false,
             said: BytesMut::new(),
         }
     }
@@ -67,7 +70,7 @@ impl Hand {
     /// Bytes from the client.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
-        self.go_on();
+        self.hand_over();
     }
 
     /// Whether the broker would read from the socket.
@@ -100,9 +103,20 @@ impl Hand {
         std::mem::take(&mut self.said)
     }
 
-    /// The connection breaks.
+    /// The connection breaks, or is over because the broker closed it.
     pub(crate) fn vanish(mut self) {
-        self.session.handle_closed(Closed::Broken);
+        let why = if self.closing { Closed::BySession } else { Closed::Broken };
+        self.session.handle_closed(why);
+    }
+
+    /// Said by the broker, and not looked at yet.
+    pub(crate) fn said(&self) -> &[u8] {
+        &self.said
+    }
+
+    /// The first bytes of it, which are looked at now.
+    pub(crate) fn take_said(&mut self, count: usize) -> BytesMut {
+        self.said.split_to(count)
     }
 
     /// What the broker says next, once `enough` of it is there.
@@ -151,8 +165,8 @@ impl Hand {
         seen
     }
 
-    /// What the broker left for the client, events included.
-    fn hear(&mut self) {
+    /// Takes what the broker left for the client, events included.
+    pub(crate) fn hear(&mut self) {
         while !self.closing
             && let Some(event) = self.mailbox.take()
         {
@@ -162,6 +176,12 @@ impl Hand {
     }
 
     fn go_on(&mut self) {
+        if self.held {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
         while !self.input.is_empty() && !self.closing && self.session.wants_input() {
             let mut input = std::mem::take(&mut self.input);
             let before = input.len();
@@ -169,9 +189,10 @@ impl Hand {
             let stuck = input.len() == before;
             self.input = input;
             if stuck {
-                return;
+                break;
             }
         }
+        self.held = !self.input.is_empty() && !self.session.wants_input();
     }
 
     fn turn(&mut self, work: impl FnOnce(&mut Session<Core>, &mut Turn<'_>)) {

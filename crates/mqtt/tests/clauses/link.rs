@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use mqtt::{Front, MqttConfig, Observatory, ObserveConfig, Protection};
-use net::{CoreIo, drive};
+use net::{Address, CertificateUser, CoreIo, Entrance, Transport, WebSocketRules, drive};
 use tempfile::TempDir;
 use testkit::TestNode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,9 @@ use crate::hand::Hand;
 
 /// How long a client waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The request of a WebSocket client.
+const UPGRADE: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// A node with an MQTT listener.
 pub(crate) struct Broker {
@@ -82,6 +86,13 @@ impl Broker {
         Hand::new(session, mailbox)
     }
 
+    /// The same, through a listener with other settings.
+    pub(crate) fn hand_with(&self, config: MqttConfig) -> Hand {
+        let (session, mailbox) =
+            session_of(&Front::new(config, self.node.core.clone()), ([127, 0, 0, 1], 1).into());
+        Hand::new(session, mailbox)
+    }
+
     /// The value of a counter, summed over its labels.
     pub(crate) fn counted(&self, name: &str, label: &str) -> u64 {
         let samples = self.front.metrics().samples();
@@ -94,6 +105,44 @@ impl Broker {
         let stream = TcpStream::connect(self.address).await.expect("the broker accepts");
         stream.set_nodelay(true).expect("an open socket");
         Client { stream, version, received: BytesMut::new() }
+    }
+
+    /// A WebSocket whose handshake is done. What it says and hears is frames.
+    pub(crate) async fn websocket(&self) -> Client {
+        let rules = WebSocketRules {
+            path: "/mqtt".to_owned(),
+            require_sub_protocol: true,
+            frame_bytes_max: u64::from(MqttConfig::default().packet_bytes_max),
+        };
+        let entrance = Entrance {
+            name: "mqtt".into(),
+            transport: Transport::WebSocket,
+            proxy: None,
+            tls: None,
+            websocket: Some(Arc::new(rules)),
+            user: CertificateUser::None,
+            timeout: PATIENCE,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stream =
+            TcpStream::connect(listener.local_addr().expect("an address")).await.expect("it listens");
+        let served = Rc::clone(&self.front);
+        tokio::task::spawn_local(async move {
+            let (stream, peer) = listener.accept().await.expect("a connection");
+            let io = CoreIo::new();
+            let entered = entrance.enter_tcp(stream, Address::Ip(peer), &io).await.expect("a WebSocket");
+            let (session, mailbox) = served.session(entered.peer);
+            drive(entered.io, io, session, mailbox, std::future::pending()).await;
+        });
+        let mut client = Client { stream, version: Version::V5, received: BytesMut::new() };
+        client.send(UPGRADE).await;
+        let mut answer = BytesMut::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.unsplit(client.take(1).await);
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 101 ") && answer.contains("Protocol: mqtt\r\n"), "{answer}");
+        client
     }
 
     /// A client that is accepted.
@@ -488,6 +537,16 @@ impl Client {
         assert_eq!(count, 0, "the broker said {:x?}", &self.received[..]);
     }
 
+    /// So many bytes of what the broker says next.
+    pub(crate) async fn take(&mut self, count: usize) -> BytesMut {
+        while self.received.len() < count {
+            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            let came = read.expect("bytes come in time").expect("the connection is whole");
+            assert_ne!(came, 0, "the broker closed the connection");
+        }
+        self.received.split_to(count)
+    }
+
     /// What the broker says next is exactly this.
     pub(crate) async fn hears(&mut self, bytes: &[u8], name: &str) {
         while self.received.len() < bytes.len() {
@@ -496,17 +555,6 @@ impl Client {
             assert_ne!(count.unwrap_or(0), 0, "{name}: the broker closed after {:x?}", self.received);
         }
         assert_eq!(self.received.split_to(bytes.len()), bytes, "{name}");
-    }
-
-    /// The broker says exactly this and closes.
-    pub(crate) async fn closed_after(&mut self, answer: &[u8], name: &str) {
-        loop {
-            let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
-            if read.expect("the broker closes in time").unwrap_or(0) == 0 {
-                break;
-            }
-        }
-        assert_eq!(self.received, answer, "{name}");
     }
 
     /// Ends its side of the connection in the middle, and waits until the broker has noticed.

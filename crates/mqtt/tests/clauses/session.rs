@@ -1,12 +1,14 @@
-//! Sessions that outlive their connection, and a broker that is stopped (statements 20 to 25, 51 to 62 and 91 to 94).
+//! Sessions that outlive their connection, and a broker that is stopped (statements 51, 54, 59, 62, 91, 92, 94).
 
 use std::cell::Cell;
 use std::num::NonZeroU16;
 
+use broker::{Broker as _, Place};
+use bytes::Bytes;
 use testkit::on_core;
-use wire::mqtt::{AckKind, Delivery, Packet, PropertiesBuf, Property, Qos, ReasonCode, Version};
+use wire::mqtt::{AckKind, Delivery, Packet, Qos, ReasonCode, Version};
 
-use crate::link::{Broker, Client, Hello, Kept, id};
+use crate::link::{Broker, Client, Hello, Kept, PATIENCE, id};
 
 async fn back(broker: &Broker, hello: &Hello<'_>, is_present: bool) -> Client {
     let mut client = broker.socket(Version::V5).await;
@@ -130,21 +132,6 @@ fn mqtt_4_4_0_1_what_was_not_acknowledged_comes_again_in_order() {
 }
 
 #[test]
-fn mqtt_3_1_2_23_a_session_ends_when_its_time_is_over() {
-    on_core(async {
-        let broker = Broker::start().await;
-        let mut client = back(&broker, &Hello { expiry: Some(1), ..Hello::lasting("c") }, false).await;
-        client.subscribe("t", Qos::AtLeastOnce).await;
-        // DISCONNECT may change it (section 3.14.2.2.2).
-        let mut properties = PropertiesBuf::new();
-        properties.push(Property::SessionExpiryInterval(0)).unwrap();
-        client.disconnect(ReasonCode::Success, properties.view()).await;
-        client.closed().await;
-        back(&broker, &Hello::lasting("c"), false).await.leave().await;
-    });
-}
-
-#[test]
 fn mqtt_4_5_0_1_sessions_and_retained_messages_survive_a_restart() {
     let (kept, first_id) = (Kept::default(), Cell::new(None));
     on_core(async {
@@ -221,5 +208,66 @@ fn mqtt_4_6_0_5_a_batch_that_was_taken_in_part_goes_on_where_it_stopped() {
         }
         assert_eq!(seen, (1..=20).map(|number| b'a' + number).collect::<Vec<_>>());
         client.nothing().await;
+    });
+}
+
+/// Whether the store knows of the session of this client.
+async fn is_stored(broker: &Broker, client: &str) -> bool {
+    let rows = broker.node().core.rows();
+    for group in rows.groups() {
+        let sessions = rows.scan(&Place::Group(group), Bytes::from_static(b"s"), Bytes::new(), 1024).await;
+        if sessions.unwrap().iter().any(|row| row.key.ends_with(client.as_bytes())) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Waits until a session is over, without a visit to it.
+async fn over(broker: &Broker, client: &str) {
+    let over = async {
+        while is_stored(broker, client).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, over).await.expect("the session ends in time");
+}
+
+#[test]
+fn mqtt_4_1_0_2_a_session_ends_when_its_time_is_over_and_without_a_visit() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let short = Hello { expiry: Some(1), ..Hello::lasting("short") };
+        let forever = Hello { expiry: Some(u32::MAX), ..Hello::lasting("forever") };
+        for hello in [&short, &forever] {
+            let mut client = back(&broker, hello, false).await;
+            client.subscribe("t", Qos::AtLeastOnce).await;
+            client.leave().await;
+            assert!(is_stored(&broker, hello.id).await);
+        }
+        broker.client(Version::V5, "w").await.publish_durably("t", b"missed").await;
+        over(&broker, "short").await;
+        assert!(is_stored(&broker, "forever").await);
+        // Its subscription and its queue are gone with it.
+        let mut client = back(&broker, &short, false).await;
+        broker.client(Version::V5, "w").await.publish_durably("t", b"more").await;
+        client.nothing().await;
+    });
+}
+
+/// Its expiry is far shorter than its connection.
+#[test]
+fn mqtt_4_1_0_1_a_session_does_not_end_while_it_is_connected() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut client = back(&broker, &Hello { expiry: Some(1), ..Hello::lasting("c") }, false).await;
+        client.subscribe("t", Qos::AtLeastOnce).await;
+        // Another one that began later, and later, ends meanwhile.
+        for name in ["first", "second"] {
+            back(&broker, &Hello { expiry: Some(1), ..Hello::lasting(name) }, false).await.leave().await;
+            over(&broker, name).await;
+        }
+        client.vanish().await;
+        back(&broker, &Hello::lasting("c"), true).await.nothing().await;
     });
 }

@@ -1,12 +1,11 @@
-//! Shared subscriptions (statements 79 to 85).
+//! Shared subscriptions of several members (statements 79, 83, 85).
 
 use testkit::on_core;
-use wire::mqtt::{AckKind, Delivery, Qos, ReasonCode, SubscribeOptions, Version};
+use wire::mqtt::{Qos, ReasonCode, SubscribeOptions, Version};
 
-use crate::link::{Broker, Client, Hello, Kept, id};
+use crate::link::{Broker, Client, Hello, Kept};
 
 const QOS1: SubscribeOptions = SubscribeOptions::new(Qos::AtLeastOnce);
-const QOS2: SubscribeOptions = SubscribeOptions::new(Qos::ExactlyOnce);
 
 async fn lasting(broker: &Broker, name: &str) -> Client {
     let mut client = broker.socket(Version::V5).await;
@@ -51,20 +50,6 @@ fn mqtt_4_8_2_1_one_member_gets_each_message() {
 }
 
 #[test]
-fn mqtt_4_8_2_no_retained_message_comes_to_a_shared_subscription() {
-    on_core(async {
-        let broker = Broker::start().await;
-        let mut writer = broker.client(Version::V5, "w").await;
-        writer.publish_retained("jobs/1", b"kept", Delivery::AtLeastOnce { id: id(1), dup: false }).await;
-        writer.ack().await;
-        let mut member = broker.client(Version::V5, "a").await;
-        member.subscribe("$share/crew/jobs/1", Qos::AtLeastOnce).await;
-        publish_all(&mut writer, 0..1).await;
-        assert_eq!(member.payloads(1).await, ["0"]);
-    });
-}
-
-#[test]
 fn mqtt_4_8_2_3_each_member_has_its_own_quality_and_identifier() {
     on_core(async {
         let broker = Broker::start().await;
@@ -84,78 +69,7 @@ fn mqtt_4_8_2_3_each_member_has_its_own_quality_and_identifier() {
 }
 
 #[test]
-fn mqtt_4_8_2_5_what_was_not_acknowledged_goes_to_another_member() {
-    on_core(async {
-        let broker = Broker::start().await;
-        let mut writer = broker.client(Version::V5, "w").await;
-        let mut leaving = broker.client(Version::V5, "leaving").await;
-        leaving.subscribe("$share/crew/jobs/#", Qos::AtLeastOnce).await;
-        publish_all(&mut writer, 0..3).await;
-        let first = leaving.message().await;
-        leaving.acknowledge(AckKind::Puback, first.id.unwrap()).await;
-        leaving.message().await;
-        // The acknowledgement has been heard when the answer is there.
-        leaving.message().await;
-        leaving.nothing().await;
-        let mut other = broker.client(Version::V5, "other").await;
-        other.subscribe("$share/crew/jobs/#", Qos::AtLeastOnce).await;
-        leaving.vanish().await;
-        let message = other.message().await;
-        assert_eq!((message.payload.as_slice(), message.dup), (&b"1"[..], false));
-        other.acknowledge(AckKind::Puback, message.id.unwrap()).await;
-        assert_eq!(other.payloads(1).await, ["2"]);
-        other.nothing().await;
-    });
-}
-
-#[test]
-fn mqtt_4_8_2_4_a_qos_2_delivery_that_began_is_finished_with_that_client() {
-    on_core(async {
-        let broker = Broker::start().await;
-        let mut writer = broker.client(Version::V5, "w").await;
-        let mut chosen = lasting(&broker, "chosen").await;
-        chosen.subscribe_with("$share/crew/jobs/#", QOS2, None).await;
-        writer.publish("jobs/1", b"once", Delivery::ExactlyOnce { id: id(9), dup: false }).await;
-        assert_eq!(writer.ack().await.0, AckKind::Pubrec);
-        let begun = chosen.message().await;
-        assert_eq!(begun.qos, Qos::ExactlyOnce);
-        let mut other = lasting(&broker, "other").await;
-        other.subscribe_with("$share/crew/jobs/#", QOS2, None).await;
-        chosen.vanish().await;
-        let mut chosen = broker.socket(Version::V5).await;
-        chosen.connect(&Hello::lasting("chosen")).await;
-        assert_eq!(chosen.connack().await, (true, ReasonCode::Success));
-        let again = chosen.message().await;
-        assert_eq!((again.payload, again.id, again.dup), (begun.payload, begun.id, true));
-        chosen.acknowledge(AckKind::Pubrec, again.id.unwrap()).await;
-        assert_eq!(chosen.ack().await.0, AckKind::Pubrel);
-        chosen.acknowledge(AckKind::Pubcomp, again.id.unwrap()).await;
-        chosen.nothing().await;
-        other.nothing().await;
-    });
-}
-
-#[test]
-fn mqtt_4_8_2_6_a_refusal_by_a_member_discards_the_message() {
-    on_core(async {
-        let broker = Broker::start().await;
-        let mut writer = broker.client(Version::V5, "w").await;
-        let mut member = broker.client(Version::V5, "a").await;
-        member.subscribe("$share/crew/jobs/#", Qos::AtLeastOnce).await;
-        publish_all(&mut writer, 0..1).await;
-        let message = member.message().await;
-        member.acknowledge_with(AckKind::Puback, message.id.unwrap(), ReasonCode::UnspecifiedError).await;
-        member.nothing().await;
-        let mut other = broker.client(Version::V5, "b").await;
-        other.subscribe("$share/crew/jobs/#", Qos::AtLeastOnce).await;
-        member.vanish().await;
-        publish_all(&mut writer, 1..2).await;
-        assert_eq!(other.payloads(1).await, ["1"]);
-    });
-}
-
-#[test]
-fn with_no_member_there_messages_wait_for_one_whose_session_lasts() {
+fn mqtt_4_8_2_with_no_member_there_messages_wait_for_one_whose_session_lasts() {
     let kept = Kept::default();
     on_core(async {
         let broker = Broker::start().await;

@@ -1,7 +1,7 @@
-//! Wills (statements 22, 25 and 86 to 88).
+//! Wills that wait, and wills over the end of the broker (statements 86, 87, 94).
 
 use testkit::on_core;
-use wire::mqtt::{Properties, PropertiesBuf, Property, Qos, ReasonCode, Version, Will};
+use wire::mqtt::{PropertiesBuf, Property, Qos, ReasonCode, Version, Will};
 
 use crate::link::{Broker, Client, Hello, Kept};
 
@@ -32,28 +32,6 @@ async fn reader(broker: &Broker) -> Client {
 }
 
 #[test]
-fn mqtt_3_1_2_8_a_will_is_published_unless_the_client_says_good_bye() {
-    on_core(async {
-        let broker = Broker::start().await;
-        let mut reader = reader(&broker).await;
-        with_will(&broker, "good-bye", None, 0).await.leave().await;
-        with_will(&broker, "broken", None, 0).await.vanish().await;
-        let message = reader.message().await;
-        assert_eq!((&message.payload[..], message.qos), (&b"broken"[..], Qos::AtLeastOnce));
-        assert_eq!(message.properties, "[UserProperty(\"k\", \"v\")]");
-        // DISCONNECT with will [MQTT-3.14.4-3], a protocol error, a second CONNECT [MQTT-3.1.0-2].
-        let mut client = with_will(&broker, "with will", None, 0).await;
-        client.disconnect(ReasonCode::DisconnectWithWill, Properties::EMPTY).await;
-        client.closed().await;
-        assert_eq!(reader.message().await.payload, b"with will");
-        let mut client = with_will(&broker, "fault", None, 0).await;
-        client.send(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c").await;
-        client.disconnected().await;
-        assert_eq!(reader.message().await.payload, b"fault");
-    });
-}
-
-#[test]
 fn mqtt_3_1_3_9_a_delayed_will_comes_late_or_not_at_all() {
     on_core(async {
         let broker = Broker::start().await;
@@ -74,29 +52,6 @@ fn mqtt_3_1_3_9_a_delayed_will_comes_late_or_not_at_all() {
         client.connect(&Hello { id: "back", ..Hello::default() }).await;
         assert_eq!(client.connack().await, (false, ReasonCode::Success));
         assert_eq!(reader.message().await.payload, b"back");
-    });
-}
-
-#[test]
-fn mqtt_3_1_3_9_take_over_and_the_will() {
-    on_core(async {
-        let broker = Broker::start().await;
-        let mut reader = reader(&broker).await;
-        // Without a delay it is published.
-        let mut first = with_will(&broker, "c", None, 100).await;
-        let mut second = with_will(&broker, "c", Some(100), 100).await;
-        first.disconnected().await;
-        assert_eq!(reader.message().await.payload, b"c");
-        // With one, the session goes on.
-        let mut third = with_will(&broker, "c", Some(100), 100).await;
-        second.disconnected().await;
-        reader.nothing().await;
-        // Unless the new connection ends it.
-        let mut fourth = broker.socket(Version::V5).await;
-        fourth.connect(&Hello { id: "c", ..Hello::default() }).await;
-        third.disconnected().await;
-        assert_eq!(fourth.connack().await, (false, ReasonCode::Success));
-        assert_eq!(reader.message().await.payload, b"c");
     });
 }
 

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_in_one_frame_or_in_many_are_one_stream() {
+    fn mqtt_6_0_0_2_messages_in_one_frame_or_in_many_are_one_stream() {
         let (short, long) = (vec![7; 9], (0..1000).map(|n| n as u8).collect::<Vec<_>>());
         let raw = [
             frame(0x82, &short),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_ends_the_connection_with_its_code() {
+    fn mqtt_6_0_0_1_what_is_not_allowed_ends_the_connection_with_its_code() {
         let unmasked = b"\x82\x01x".to_vec();
         let too_big = [&[0x82, 0xFE][..], &1001_u16.to_be_bytes()].concat();
         let far_too_big = [&[0x82, 0xFF][..], &(1_u64 << 40).to_be_bytes()].concat();
