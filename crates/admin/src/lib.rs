@@ -11,5 +11,5 @@ mod serve;
 pub use api::Api;
 pub use kind::{CaughtUp, Kind};
 pub use metrics::ReadSamples;
-pub use observed::{Observed, TopicRefused};
+pub use observed::Observed;
 pub use serve::{Admin, ServeError};

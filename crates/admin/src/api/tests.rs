@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use super::{Api, BODY_BYTES_MAX, import, routes};
 use crate::kind::{CaughtUp, Kind};
-use crate::observed::{Observed, TopicRefused};
+use crate::observed::Observed;
 
 /// An answer.
 struct Answer {
@@ -96,11 +96,10 @@ impl Client {
     }
 }
 
-/// A front that knows one client, and counts up to two filters.
+/// A front that knows one client, and counts what it counts.
 #[derive(Default)]
 struct Front {
     slow: Mutex<Vec<Value>>,
-    counted: Mutex<Vec<String>>,
 }
 
 impl Observed for Front {
@@ -121,29 +120,7 @@ impl Observed for Front {
     }
 
     fn topic_metrics(&self) -> Vec<Value> {
-        self.counted.lock().iter().map(|filter| json!({ "filter": filter })).collect()
-    }
-
-    fn register_topic(&self, filter: &str) -> Result<bool, TopicRefused> {
-        let mut counted = self.counted.lock();
-        if filter.is_empty() {
-            return Err(TopicRefused::Filter("it is empty".to_owned()));
-        }
-        if counted.iter().any(|known| known == filter) {
-            return Ok(false);
-        }
-        if counted.len() == 2 {
-            return Err(TopicRefused::Full("there are 2 already".to_owned()));
-        }
-        counted.push(filter.to_owned());
-        Ok(true)
-    }
-
-    fn unregister_topic(&self, filter: &str) -> bool {
-        let mut counted = self.counted.lock();
-        let before = counted.len();
-        counted.retain(|known| known != filter);
-        counted.len() < before
+        vec![json!({ "filter": "counted" })]
     }
 }
 
@@ -180,6 +157,36 @@ impl Resource for Note {
     }
 }
 
+/// Another one, named by its only field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counted {
+    tenant: String,
+    filter: String,
+}
+
+impl Resource for Counted {
+    const KIND: &'static str = "counted";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.tenant, self.filter)
+    }
+
+    fn encode_body(&self, body: &mut BytesMut) {
+        body.put_slice(&serde_json::to_vec(self).unwrap());
+    }
+
+    fn decode_body(_version: u16, body: &[u8]) -> Result<Counted, ResourceError> {
+        serde_json::from_slice(body).map_err(|_| ResourceError::Malformed { kind: "counted", field: "body" })
+    }
+
+    fn validate(&self) -> Result<(), ResourceError> {
+        let invalid = ResourceError::Invalid { kind: "counted", field: "filter", rule: "must be a filter" };
+        if self.filter.is_empty() { Err(invalid) } else { Ok(()) }
+    }
+}
+
 /// Kinds whose changes count at once; revisions that were waited for come out.
 fn kinds() -> (Vec<Kind>, mpsc::UnboundedReceiver<u64>) {
     let (waits, waited) = mpsc::unbounded_channel();
@@ -187,7 +194,8 @@ fn kinds() -> (Vec<Kind>, mpsc::UnboundedReceiver<u64>) {
         let _ = waits.send(revision);
         Box::pin(std::future::ready(()))
     });
-    (vec![Kind::of::<Note>("foot-notes", &caught_up).at_most(2)], waited)
+    let counted = Kind::of::<Counted>("topic-metrics", &caught_up).named_by("filter").listed_elsewhere();
+    (vec![Kind::of::<Note>("foot-notes", &caught_up).at_most(2), counted.at_most(2)], waited)
 }
 
 /// A node's API on a listener that counts as bound to `bound`.
@@ -214,7 +222,7 @@ async fn serve_kinds(
     let opened = Access::open(store.clone(), vec![Link::Users], Policy::default(), host).await;
     let (access, follower) = opened.unwrap();
     tokio::spawn(follower.run());
-    let front = Front { slow: Mutex::new(vec![json!({"client": "c1"})]), ..Front::default() };
+    let front = Front { slow: Mutex::new(vec![json!({"client": "c1"})]) };
     let api = Api::new(access, store, clock, bound.parse().unwrap());
     let api = api.with_observed(Arc::new(front)).with_kinds(kinds);
     let api = match broker {
@@ -581,20 +589,22 @@ async fn a_resource_that_cannot_be_read_is_listed_replaced_and_removed() {
 }
 
 #[tokio::test]
-async fn topics_are_counted_from_when_somebody_says_so_until_somebody_says_so() {
+async fn what_is_counted_is_stored_and_shown_by_the_front() {
     let root = serve_root().await;
     let count = |filter: &str| {
         let (root, body) = (root.clone(), json!({ "filter": filter }));
         async move { root.post("/topic-metrics", body).await }
     };
-    assert_eq!(count("a/#").await.status, 201);
+    let created = count("a/#").await;
+    assert_eq!((created.status, created.json()), (201, json!({"filter": "a/#"})));
     assert_eq!(count("a/#").await.status, 200);
     count("").await.is_problem(400, Some("filter"));
+    root.post("/topic-metrics", json!({"name": "x"})).await.is_problem(400, Some("filter"));
     assert_eq!(count("b").await.status, 201);
     count("c").await.is_problem(507, None);
     assert_eq!(root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.status, 204);
     root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.is_problem(404, None);
-    assert_eq!(root.get("/topic-metrics").await.json(), json!({"topic_metrics": [{"filter": "b"}]}));
+    assert_eq!(root.get("/topic-metrics").await.json(), json!({"topic_metrics": [{"filter": "counted"}]}));
 }
 
 /// Publishes to `later/N`, for N from 0 on, due in as many hours and one.
