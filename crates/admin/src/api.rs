@@ -7,6 +7,7 @@ mod delayed;
 mod explain;
 mod guard;
 mod import;
+mod kinds;
 mod observed;
 mod permissions;
 mod problem;
@@ -30,8 +31,10 @@ use meta::{MetaStore, Resources};
 use model::TenantId;
 use rt::Clock;
 
+pub(crate) use self::body::field_in;
 use self::guard::Operator;
-use self::problem::Problem;
+pub(crate) use self::problem::Problem;
+use crate::kind::Kind;
 use crate::observed::Observed;
 
 /// Bound: bytes of a request's body, unless its route says more.
@@ -46,6 +49,7 @@ pub struct Api {
     listener: Listener,
     observed: Option<Arc<dyn Observed>>,
     broker: Option<Arc<Shared>>,
+    kinds: Vec<Arc<Kind>>,
 }
 
 impl Api {
@@ -60,6 +64,7 @@ impl Api {
             listener: Listener::bound("http", bound),
             observed: None,
             broker: None,
+            kinds: Vec::new(),
         }
     }
 
@@ -74,6 +79,13 @@ impl Api {
     #[must_use]
     pub fn with_broker(mut self, broker: Arc<Shared>) -> Self {
         self.broker = Some(broker);
+        self
+    }
+
+    /// With resources of other crates.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: Vec<Kind>) -> Self {
+        self.kinds.extend(kinds.into_iter().map(Arc::new));
         self
     }
 
@@ -108,6 +120,9 @@ pub(crate) fn routes(api: Arc<Api>) -> Router {
     }
     if let Some(broker) = &api.broker {
         routes = routes.merge(delayed::routes(Arc::clone(broker), api.tenant.clone()));
+    }
+    for kind in &api.kinds {
+        routes = routes.merge(kinds::routes(&api, kind));
     }
     routes
         .fallback(async || Problem::not_found("there is nothing at this path"))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// What a front of this node saw of its clients lately, and what it counts because somebody asked it to. The assembly
+/// What a front of this node saw of its clients lately, and what it counts. The assembly
 /// implements it over the front; this crate shows what it is given, and knows no protocol.
 ///
 /// # For implementers
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// - **Bounded.** Every list is as long as the front allows it to become; it is not cut here.
 /// - **As it is shown.** An entry is a JSON object that goes to the operator as it is: no payload, no secret. The names of
 ///   its fields are interface.
-/// - **Of this node**, from its start on. Nothing is stored.
+/// - **Of this node**, from its start on. What it saw is not stored.
 pub trait Observed: Send + Sync {
     /// What became of a client, the oldest event first. Empty: nothing is known of it (any more).
     fn history(&self, client: &str) -> Vec<Value>;
@@ -25,23 +25,4 @@ pub trait Observed: Send + Sync {
 
     /// What went through the topics that are counted, in the order of their filters.
     fn topic_metrics(&self) -> Vec<Value>;
-
-    /// Begins to count what goes through the topics that a filter matches; the filter is as clients write it. False if it
-    /// is counted already, which changes nothing.
-    ///
-    /// # Errors
-    /// [`TopicRefused`]; nothing has changed.
-    fn register_topic(&self, filter: &str) -> Result<bool, TopicRefused>;
-
-    /// Ends counting and forgets what was counted. False if this filter was not counted.
-    fn unregister_topic(&self, filter: &str) -> bool;
-}
-
-/// Why a filter is not counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TopicRefused {
-    /// It is none that could be counted; the rule that it breaks, in words.
-    Filter(String),
-    /// There are as many as there may be; in words.
-    Full(String),
 }

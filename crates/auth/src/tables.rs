@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use meta::News;
 use model::{Resource, ResourceError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -89,26 +90,28 @@ impl Tables {
         self.state.read().bans.keeps_out(suspect, now_ms)
     }
 
-    /// Puts another state in the place of the whole.
-    pub(crate) fn replace(&self, state: State, reached: u64) {
-        *self.state.write() = state;
-        self.announce();
-        self.reached.send_replace(reached);
-    }
-
-    /// Takes changed entries. If one cannot be understood, everything is refused from now on.
-    pub(crate) fn take(&self, changes: &[meta::Change], reached: u64) -> Result<(), ResourceError> {
-        if changes.iter().any(|change| concerns(&change.key)) {
-            let outcome = {
+    /// Takes what the Meta Service says. If some of it cannot be understood, everything is refused from now on, until news that
+    /// are whole can be.
+    pub(crate) fn take(&self, news: &News) -> Result<(), ResourceError> {
+        // Compiled before anybody has to wait for it.
+        let whole = news.is_whole.then(|| State::of(&news.changes));
+        if news.is_whole || !news.changes.is_empty() {
+            let (was_whole, outcome) = {
                 let mut state = self.state.write();
-                let outcome = state.take(changes);
+                let was_whole = state.whole;
+                let outcome = match whole {
+                    Some(whole) => whole.map(|whole| *state = whole),
+                    None => state.take(&news.changes),
+                };
                 state.whole &= outcome.is_ok();
-                outcome
+                (was_whole, outcome)
             };
-            self.announce();
+            if was_whole || outcome.is_ok() {
+                self.announce();
+            }
             outcome?;
         }
-        self.reached.send_replace(reached);
+        self.reached.send_replace(news.revision);
         Ok(())
     }
 
@@ -121,13 +124,9 @@ impl Tables {
 /// The kinds that are ours.
 pub(crate) const KINDS: [&str; 3] = [User::KIND, Permission::KIND, Ban::KIND];
 
-fn concerns(key: &str) -> bool {
-    key.split_once('/').is_some_and(|(kind, _)| KINDS.contains(&kind))
-}
-
 impl State {
     /// The state that these entries make.
-    pub(crate) fn of(entries: &[meta::Change]) -> Result<State, ResourceError> {
+    fn of(entries: &[meta::Change]) -> Result<State, ResourceError> {
         let mut state = State { whole: true, ..State::default() };
         state.take(entries)?;
         Ok(state)

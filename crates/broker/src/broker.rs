@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use auth::Access;
 use bytes::Bytes;
+use meta::Follower;
 use model::{Error, ErrorKind, Offset, ShardId, TenantId, TopicName};
 use storage::{Append, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
 
@@ -182,6 +183,12 @@ pub trait Broker: Clone + 'static {
     /// # Errors
     /// `Invalid` for a subject that is no topic name, `TooLarge`; nobody got it.
     fn announce(&self, tenant: &TenantId, message: &Message<'_>) -> Result<(), ErrorKind>;
+
+    // Resources.
+
+    /// Follows what is stored of these kinds of resource, which are the caller's own: everything first, then each change, with
+    /// the cluster's order and nothing left out. Once per node and front: what it makes of them is for all cores.
+    fn follow(&self, kinds: &'static [&'static str]) -> Follower;
 
     // Facts.
 

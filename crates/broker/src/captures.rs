@@ -1,15 +1,14 @@
 //! Captures: which topic stores the records of a subject, when it is not the topic of the subject's own name.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use meta::{Expect, MetaError, Resources, WatchError};
+use meta::{Change, Expect, Follower, MetaError, News, Resources};
 use model::{Error, ErrorKind, Resource, ResourceError, TenantId, TopicName};
 use parking_lot::RwLock;
-use tokio::sync::oneshot;
+use tracing::error;
 
+use crate::broker::Broker as _;
 use crate::core_thread::Core;
 use crate::topics::{put_text, take_text};
 
@@ -17,9 +16,6 @@ use crate::routing::{Dialect, Filter, Level};
 
 /// Times that a change is tried again when another topic was faster.
 const RETRIES: usize = 32;
-
-/// Pause before the Meta Service is asked again after it failed.
-const RESUME_AFTER: Duration = Duration::from_secs(1);
 
 /// All captures of one tenant: one resource, so that two topics cannot take overlapping subjects at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,57 +173,38 @@ pub(crate) async fn declare(
     Err(Error::new(ErrorKind::Conflict, "declare captures"))
 }
 
-/// Follows the Meta Service for ever, after it has read what is there. `ready` is told when it has.
-pub(crate) async fn follow(core: &Core, ready: oneshot::Sender<Result<(), Error>>) {
-    let mut ready = Some(ready);
-    loop {
-        let outcome = follow_once(core, &mut ready).await;
-        if let Some(ready) = ready.take() {
-            // It failed before it had begun: whoever starts the node hears of it.
-            let _ = ready.send(outcome.map(|_| ()));
-            return;
-        }
-        match outcome {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => return,
-            Err(_) => tokio::time::sleep(RESUME_AFTER).await,
+/// Reads all captures; then the follower is to be run.
+///
+/// # Errors
+/// If they cannot be read: where records belong is not known then.
+pub(crate) async fn open(core: &Core) -> Result<Follower, Error> {
+    let mut follower = core.follow(&[CaptureTable::KIND]);
+    let all = follower.next().await.map_err(unavailable)?;
+    take(core, &all).map_err(|error| Error::with_source(error.kind(), "read captures", error))?;
+    Ok(follower)
+}
+
+/// Follows the Meta Service until it has stopped.
+pub(crate) async fn follow(core: &Core, mut follower: Follower) {
+    while let Some(news) = follower.next_in_the_end().await {
+        if let Err(error) = take(core, &news) {
+            error!(err = %error, "changed captures cannot be read; those that were known stay");
         }
     }
 }
 
-/// Reads all captures, then takes changes until the watch has to begin anew, or the node stops.
-async fn follow_once(
-    core: &Core,
-    ready: &mut Option<oneshot::Sender<Result<(), Error>>>,
-) -> Result<ControlFlow<()>, Error> {
-    let resources = Resources::new(core.shared().node.meta());
-    let mut after = String::new();
-    let revision = loop {
-        let page = resources.list::<CaptureTable>("", &after, 100).await.map_err(unavailable)?;
-        page.resources.iter().for_each(|known| core.shared().captures.take(&known.resource));
-        match page.next {
-            Some(next) => after = next,
-            None => break page.revision,
-        }
-    };
-    if let Some(ready) = ready.take() {
-        let _ = ready.send(Ok(()));
-    }
-    let watch = resources.watch::<CaptureTable>(revision);
-    let mut watch =
-        watch.map_err(|error| Error::with_source(ErrorKind::Unavailable, "watch captures", error))?;
-    loop {
-        let changes = match watch.next().await {
-            Ok((_, changes)) => changes,
-            Err(WatchError::Stopped) => return Ok(ControlFlow::Break(())),
-            Err(WatchError::Compacted { .. } | WatchError::Ahead { .. }) => {
-                return Ok(ControlFlow::Continue(()));
-            }
-        };
-        for table in changes.into_iter().flatten().filter_map(|change| change.resource) {
-            core.shared().captures.take(&table);
+/// Takes what can be read; an error says that some cannot.
+fn take(core: &Core, news: &News) -> Result<(), ResourceError> {
+    let mut outcome = Ok(());
+    for (_, table) in news.changes.iter().filter_map(Change::of::<CaptureTable>) {
+        match table {
+            Ok(Some(table)) => core.shared().captures.take(&table),
+            // A table is never removed: a tenant without captures has an empty one.
+            Ok(None) => {}
+            Err(error) => outcome = Err(error),
         }
     }
+    outcome
 }
 
 fn unavailable(error: MetaError) -> Error {

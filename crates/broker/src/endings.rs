@@ -6,9 +6,9 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use model::{Error, ErrorKind, TenantId};
+use model::{Error, TenantId};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::core_thread::Core;
@@ -58,10 +58,8 @@ impl Core {
     /// Reads what a restart needs: endings of sessions, shares that wait for theirs, captures, topics whose removal was interrupted. On one core, before
     /// connections are accepted.
     pub async fn recover(&self) -> Result<(), Error> {
-        let (ready, captures) = oneshot::channel();
-        let follower = self.clone();
-        self.spawn(async move { captures::follow(&follower, ready).await });
-        captures.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "read captures")))?;
+        let (core, captures) = (self.clone(), captures::open(self).await?);
+        self.spawn(async move { captures::follow(&core, captures).await });
         let mut taken = Vec::new();
         for group in self.rows_handle().groups() {
             let place = Place::Group(group);

@@ -53,5 +53,7 @@ pub mod access {
     };
 }
 
+/// What is stored of a front's own kinds of resource, as it follows them; it need not know `meta`.
+pub use meta::{Change, Follower, News};
 /// What the seam's signatures say of the log below, so that a front need not know `storage`.
 pub use storage::{Append, BatchFlags, Offsets, Position, StoredBatch, TimeHit, TimeQuery, Watch, Watched};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use auth::Access;
 use bytes::Bytes;
 use cluster::Command;
+use meta::Follower;
 use model::{Error, ErrorKind, NodeId, Offset, ShardId, TenantId, TopicName};
 use storage::{Append, Change, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
 
@@ -153,6 +154,10 @@ impl Broker for Core {
 
     fn announce(&self, tenant: &TenantId, message: &Message<'_>) -> Result<(), ErrorKind> {
         self.announce_now(tenant, message)
+    }
+
+    fn follow(&self, kinds: &'static [&'static str]) -> Follower {
+        Follower::new(self.shared().node.meta(), kinds)
     }
 
     fn cluster_id(&self) -> Arc<str> {

@@ -1,14 +1,13 @@
-//! `Resources`: the typed view of the store. What a kind is, is known to the crate that defines it.
+//! `Resources`: the typed view of the store. What a kind is, is known to the crate that defines it. Caches are fed by a
+//! [`Follower`](crate::Follower).
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use model::Resource;
 
-use crate::error::{MetaError, WatchError};
+use crate::error::MetaError;
 use crate::store::{Expect, MetaStore, Transaction, Versioned};
-use crate::watch::MetaWatch;
 
 /// Reads and writes resources by their type. Cheap to clone.
 #[derive(Clone)]
@@ -34,22 +33,6 @@ pub struct KnownPage<R> {
     pub revision: u64,
     /// The key after which the next page begins, if there is one.
     pub next: Option<String>,
-}
-
-/// A change of one resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownChange<R> {
-    /// Its key within its kind.
-    pub key: String,
-    /// What it is now, `None` if it was removed.
-    pub resource: Option<R>,
-}
-
-/// Changes of one kind of resource, as they happen.
-pub struct ResourceWatch<R> {
-    watch: MetaWatch,
-    prefix: usize,
-    kind: PhantomData<fn() -> R>,
 }
 
 impl Resources {
@@ -102,34 +85,6 @@ impl Resources {
         let path = [R::KIND, "/", key].concat();
         let transaction = Transaction::new().delete(path.clone());
         self.store.transact(expecting(transaction, path, expect)).await
-    }
-
-    /// Changes of this kind behind a revision; see [`MetaStore::watch`].
-    pub fn watch<R: Resource>(&self, after: u64) -> Result<ResourceWatch<R>, WatchError> {
-        let prefix = [R::KIND, "/"].concat();
-        Ok(ResourceWatch {
-            watch: self.store.watch(&prefix, after)?,
-            prefix: prefix.len(),
-            kind: PhantomData,
-        })
-    }
-}
-
-impl<R: Resource> ResourceWatch<R> {
-    /// The revision of the next transaction that changed a resource of this kind, and what it changed.
-    /// Cancel-safe. A resource that cannot be read is told in its place, so that the others are not held up.
-    pub async fn next(&mut self) -> Result<(u64, Vec<Result<KnownChange<R>, MetaError>>), WatchError> {
-        let changes = self.watch.next().await?;
-        let typed = changes.changes.into_iter().map(|change| {
-            let resource = change.value.map(|value| decode(&value)).transpose()?;
-            Ok(KnownChange { key: change.key[self.prefix..].to_owned(), resource })
-        });
-        Ok((changes.revision, typed.collect()))
-    }
-
-    /// The revision up to which everything was answered: where to resume.
-    pub fn revision(&self) -> u64 {
-        self.watch.revision()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
-use model::Resource;
+use model::{Resource, ResourceError};
 
 use crate::error::{MetaError, WatchError};
 use crate::watch::MetaWatch;
@@ -214,6 +214,14 @@ impl Transaction {
     pub fn put_resource<R: Resource>(self, resource: &R) -> Result<Transaction, MetaError> {
         resource.validate().map_err(MetaError::Resource)?;
         Ok(self.put(resource.path(), resource.encode()))
+    }
+}
+
+impl Change {
+    /// What a resource of this kind has become, and its key within its kind. `None` if the key is of another kind.
+    pub fn of<R: Resource>(&self) -> Option<(&str, Result<Option<R>, ResourceError>)> {
+        let key = self.key.strip_prefix(R::KIND)?.strip_prefix('/')?;
+        Some((key, self.value.as_ref().map(|value| R::decode(value)).transpose()))
     }
 }
 

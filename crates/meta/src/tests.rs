@@ -14,7 +14,7 @@ use storage::kv::MapKv;
 
 use crate::conformance;
 use crate::{
-    Change, Changes, Expect, KnownChange, MemoryMeta, MetaError, MetaStore, Operation, ReplicatedMeta,
+    Change, Changes, Expect, Follower, MemoryMeta, MetaError, MetaStore, News, Operation, ReplicatedMeta,
     Resources, Transaction, WatchError,
 };
 
@@ -266,10 +266,9 @@ impl Resource for Colour {
 }
 
 #[test]
-fn resources_are_read_written_and_watched_by_type() {
+fn resources_are_read_and_written_by_type() {
     run(async {
         let resources = Resources::new(Arc::new(MemoryMeta::new()));
-        let mut watch = resources.watch::<Colour>(0).unwrap();
         let red = Colour("red".into(), 1);
         let version = resources.put(&red, Some(Expect::Absent)).await.unwrap();
         let known = resources.get::<Colour>("red").await.unwrap().unwrap();
@@ -285,14 +284,72 @@ fn resources_are_read_written_and_watched_by_type() {
         assert_eq!(resources.get::<Colour>("red").await, Ok(None));
         let invalid = resources.put(&Colour(String::new(), 0), None).await;
         assert!(matches!(invalid, Err(MetaError::Resource(ResourceError::Invalid { .. }))));
+    });
+}
 
-        let added = Ok(KnownChange { key: "red".into(), resource: Some(red) });
-        assert_eq!(watch.next().await, Ok((1, vec![added])));
-        watch.next().await.unwrap();
-        let removed = Ok(KnownChange { key: "red".into(), resource: None });
-        assert_eq!(watch.next().await, Ok((3, vec![removed])));
-        resources.store().transact(Transaction::new().put("colour/new", "\0\u{9}")).await.unwrap();
-        let (_, changes) = watch.next().await.unwrap();
-        assert!(matches!(changes[0], Err(MetaError::Resource(ResourceError::Newer { version: 9, .. }))));
+/// The colours that changes have made, or the kind of what cannot be read.
+fn colours(changes: &[Change]) -> Vec<(&str, Result<Option<u8>, ResourceError>)> {
+    let found = changes.iter().filter_map(Change::of::<Colour>);
+    found.map(|(key, now)| (key, now.map(|colour| colour.map(|colour| colour.1)))).collect()
+}
+
+#[test]
+fn a_follower_tells_everything_and_then_each_transaction() {
+    run(async {
+        let store = Arc::new(MemoryMeta::new());
+        let resources = Resources::new(store.clone());
+        for n in 0..1100_u16 {
+            resources.put(&Colour(format!("{n:04}"), 1), None).await.unwrap();
+        }
+        store.transact(Transaction::new().put("colours/x", "?").put("shape/round", "r")).await.unwrap();
+        let mut follower = Follower::new(store.clone(), &["shape", Colour::KIND]);
+        let News { is_whole, changes, revision } = follower.next().await.unwrap();
+        assert_eq!((is_whole, changes.len(), revision), (true, 1101, 1101));
+        assert_eq!(changes[0], Change { key: "shape/round".into(), value: Some("r".into()) });
+        assert_eq!(colours(&changes)[1099], ("1099", Ok(Some(1))));
+
+        let both = Transaction::new().put_resource(&Colour("red".into(), 7)).unwrap().delete("shape/round");
+        store.transact(both.put("other/x", "x")).await.unwrap();
+        store.transact(Transaction::new().put("other/x", "y")).await.unwrap();
+        store.transact(Transaction::new().delete("colour/red").put("colour/new", "\0\u{9}")).await.unwrap();
+        let told = follower.next().await.unwrap();
+        assert_eq!((told.is_whole, told.changes.len(), told.revision), (false, 2, 1102));
+        assert_eq!(colours(&told.changes), [("red", Ok(Some(7)))]);
+        // Of other kinds there is nothing but the revision.
+        let told = follower.next().await.unwrap();
+        assert_eq!(told, News { is_whole: false, changes: Vec::new(), revision: 1103 });
+        let told = follower.next().await.unwrap();
+        let newer = ResourceError::Newer { kind: Colour::KIND, version: 9, known: 1 };
+        assert_eq!(colours(&told.changes), [("red", Ok(None)), ("new", Err(newer))]);
+    });
+}
+
+#[test]
+fn a_follower_that_falls_behind_is_told_everything_again() {
+    run(async {
+        let store = Arc::new(MemoryMeta::new());
+        let mut follower = Follower::new(store.clone(), &["n"]);
+        let nothing = News { is_whole: true, changes: Vec::new(), revision: 0 };
+        assert_eq!(follower.next().await, Ok(nothing));
+        for n in 0..=crate::state::HISTORY_CHANGES_MAX {
+            store.transact(Transaction::new().put("n/1", n.to_string())).await.unwrap();
+        }
+        store.transact(Transaction::new().put("n/2", "x").delete("n/1")).await.unwrap();
+        let told = follower.next().await.unwrap();
+        let changes = vec![Change { key: "n/2".into(), value: Some("x".into()) }];
+        assert_eq!(told, News { is_whole: true, changes, revision: 4098 });
+        store.transact(Transaction::new().put("n/3", "y")).await.unwrap();
+        assert!(!follower.next().await.unwrap().is_whole);
+    });
+}
+
+#[test]
+fn a_follower_ends_with_the_service() {
+    run(async {
+        let node = Node::start(&SimDisk::new(), &Arc::default()).await;
+        let mut follower = Follower::new(node.meta.clone(), &["n"]);
+        assert!(follower.next_in_the_end().await.is_some_and(|news| news.is_whole));
+        node.stop().await;
+        assert_eq!(follower.next_in_the_end().await, None);
     });
 }

@@ -29,6 +29,17 @@ pub enum AutoSubscribeError {
     Option(String),
 }
 
+impl AutoSubscribe {
+    /// `filter` may have placeholders of the client.
+    pub fn new(filter: &str, options: SubscribeOptions) -> Result<Self, AutoSubscribeError> {
+        let template = Template::parse(filter).map_err(AutoSubscribeError::Template)?;
+        if filter.starts_with(EXCLUSIVE) || TopicFilter::parse(filter).is_err() {
+            return Err(AutoSubscribeError::Filter);
+        }
+        Ok(Self { filter: template, options })
+    }
+}
+
 /// As settings write it: the filter, then `qos=0` (or 1, 2), `no-local`, `retain-as-published`, and `retain=always` (or `new`,
 /// `never`) as far as they are wanted.
 impl FromStr for AutoSubscribe {
@@ -36,11 +47,7 @@ impl FromStr for AutoSubscribe {
 
     fn from_str(line: &str) -> Result<Self, AutoSubscribeError> {
         let mut words = line.split_whitespace();
-        let text = words.next().unwrap_or_default();
-        let filter = Template::parse(text).map_err(AutoSubscribeError::Template)?;
-        if text.starts_with(EXCLUSIVE) || TopicFilter::parse(text).is_err() {
-            return Err(AutoSubscribeError::Filter);
-        }
+        let filter = words.next().unwrap_or_default();
         let mut options = SubscribeOptions::new(Qos::AtMostOnce);
         for word in words {
             match word {
@@ -55,7 +62,7 @@ impl FromStr for AutoSubscribe {
                 other => return Err(AutoSubscribeError::Option(other.to_owned())),
             }
         }
-        Ok(Self { filter, options })
+        Self::new(filter, options)
     }
 }
 

@@ -77,9 +77,9 @@ pub struct MqttConfig {
     pub exclusive_subscriptions: bool,
     /// How fast one client may send. It is slowed by not reading.
     pub rate_limit: RateLimit,
-    /// Other names for topics and filters; the first rule that matches is applied.
+    /// Other names for topics and filters; the first rule that matches is applied. They are tried before those that are stored.
     pub rewrites: Vec<Rewrite>,
-    /// Subscriptions that every client has from its CONNACK on, without asking.
+    /// Subscriptions that every client has from its CONNACK on, without asking, beside those that are stored.
     pub auto_subscribe: Vec<AutoSubscribe>,
 }
 

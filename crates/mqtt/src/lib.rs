@@ -4,7 +4,7 @@
 //! here; how it is written is `wire::mqtt`'s business, and what becomes of a message is the broker's. The map between MQTT
 //! and our records is `docs/protocols/mqtt.md`.
 //!
-//! Invariant: no other front is known here. This front defines no kind of resource: all that it keeps are sessions and rows.
+//! Invariant: no other front is known here. What this front keeps are sessions, rows, and resources of the kinds in `resources`.
 
 mod aliases;
 mod auto;
@@ -21,8 +21,10 @@ mod observe;
 mod outgoing;
 mod pace;
 mod protection;
+mod resources;
 mod rewrite;
 mod rights;
+mod rules;
 mod saver;
 mod session;
 mod state;
@@ -36,11 +38,12 @@ pub use config::{MqttConfig, Versions};
 pub use inbox::Event;
 pub use metrics::Metrics;
 pub use observe::{
-    Happening, HistoryEvent, Observatory, ObserveConfig, SlowConfig, SlowSubscription, TopicMetricError,
-    TopicReading,
+    Happening, HistoryEvent, Observatory, ObserveConfig, SlowConfig, SlowSubscription, TopicReading,
 };
 pub use pace::{ListenerPace, RateLimit};
 pub use protection::{Connects, Protection, Unwelcome};
+pub use resources::{AutoSubscription, CountedTopic, RewriteRule, SendRetained};
 pub use rewrite::{Rewrite, RewriteAction, RewriteError};
+pub use rules::Rules;
 pub use session::{Front, Session};
 pub use template::{Template, TemplateError};

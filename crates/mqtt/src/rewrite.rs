@@ -5,14 +5,19 @@ use std::fmt;
 use std::str::FromStr;
 
 use broker::routing::Filter;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
 use wire::mqtt::{TopicFilter, check_topic};
 
 use crate::subscription::{parse_filter, split_prefix, subject_of};
 use crate::template::{Template, TemplateError, Who};
 
+/// Bound: bytes of memory that a compiled regular expression takes, and what matching with it remembers.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
 /// What a rule applies to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RewriteAction {
     /// Topics of PUBLISH and of wills.
     Publish,
@@ -55,7 +60,7 @@ pub enum RewriteError {
 pub(crate) struct Unusable;
 
 impl Rewrite {
-    /// `target` may have `$1` to `$99` for what the groups of `pattern` matched, and placeholders of the client.
+    /// `pattern` takes at most 1 MiB when it is compiled. `target` may have `$1` to `$99` for what the groups of `pattern` matched, and placeholders of the client.
     pub fn new(
         action: RewriteAction,
         filter: &str,
@@ -64,7 +69,11 @@ impl Rewrite {
     ) -> Result<Self, RewriteError> {
         TopicFilter::parse(filter).map_err(|_| RewriteError::Filter)?;
         let filter = parse_filter(filter).map_err(|_| RewriteError::Filter)?;
-        let pattern = Regex::new(pattern).map_err(RewriteError::Pattern)?;
+        let pattern = RegexBuilder::new(pattern)
+            .size_limit(PATTERN_BYTES_MAX)
+            .dfa_size_limit(PATTERN_BYTES_MAX)
+            .build()
+            .map_err(RewriteError::Pattern)?;
         let target = pieces(target).map_err(RewriteError::Template)?;
         let missing =
             target.iter().filter_map(|(_, group)| *group).find(|group| *group >= pattern.captures_len());
@@ -224,6 +233,7 @@ mod tests {
         let new = |filter, pattern, target| Rewrite::new(RewriteAction::All, filter, pattern, target);
         assert!(matches!(new("a#", "", "b"), Err(RewriteError::Filter)));
         assert!(matches!(new("a", "(", "b"), Err(RewriteError::Pattern(_))));
+        assert!(matches!(new("a", "\\w{500}", "b"), Err(RewriteError::Pattern(_))), "it is too large");
         assert!(matches!(new("a", "(.)", "$2"), Err(RewriteError::Group(2))));
         assert!(matches!(new("a", "(.)", "${x}"), Err(RewriteError::Template(_))));
         for line in ["", "all a b", "all a b c d", "both a b c"] {

@@ -29,6 +29,7 @@ use crate::inbox::{Event, Inbox, Told};
 use crate::metrics::{Metrics, PacketType};
 use crate::observe::{Departure, Observatory, Presence};
 use crate::protection::{Newcomer, Protection, Unwelcome};
+use crate::rules::{InForce, Rules};
 use crate::will;
 
 /// Output above which a connection is no longer read. Deliveries stop long before; what is left is answers to a client that
@@ -46,6 +47,8 @@ pub struct Front<B: Broker> {
 /// What the connections of one core share.
 pub(crate) struct Shared<B: Broker> {
     pub(crate) config: MqttConfig,
+    /// What renames, and what clients subscribe to without asking.
+    pub(crate) rules: InForce,
     pub(crate) protection: Protection,
     pub(crate) broker: B,
     pub(crate) tenant: TenantId,
@@ -87,14 +90,21 @@ impl<B: Broker> Shared<B> {
 }
 
 impl<B: Broker> Front<B> {
-    /// The front of one core, in the default tenant. To be used on that core's `LocalSet`. It is observed alone.
+    /// The front of one core, in the default tenant. To be used on that core's `LocalSet`. It is observed alone, and has the rules of its settings only.
     pub fn new(config: MqttConfig, broker: B) -> Self {
-        Self::among(config, broker, &Observatory::default(), Protection::default())
+        let observatory = Observatory::default();
+        Self::among(config, broker, (&observatory, &Rules::new(&observatory)), Protection::default())
     }
 
     /// The same, with what all fronts of a node share, and what the fronts of the listener share on all cores.
-    pub fn among(config: MqttConfig, broker: B, observatory: &Observatory, protection: Protection) -> Self {
+    pub fn among(
+        mut config: MqttConfig,
+        broker: B,
+        (observatory, rules): (&Observatory, &Rules),
+        protection: Protection,
+    ) -> Self {
         let shared = Shared {
+            rules: InForce::new(&mut config, rules),
             config,
             protection,
             broker,

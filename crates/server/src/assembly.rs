@@ -164,7 +164,8 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
     let bound = http_socket.local_addr().map_err(StartError::system("see where HTTP listens"))?.ip();
     let api = Api::new(access.clone(), consensus.node().meta(), Arc::new(SystemClock::new()), bound)
         .with_observed(fronts.observed())
-        .with_broker(Arc::clone(&shared));
+        .with_broker(Arc::clone(&shared))
+        .with_kinds(fronts.kinds());
     let admin = Admin::new(Arc::clone(&shared), pressure, fronts.samples()).with_api(api);
     let http = start_http(admin, http_socket, shutdown.clone());
     let http = http.map_err(StartError::system("start a thread"))?;

@@ -106,16 +106,18 @@ impl TestNode {
         self.dir.take().expect("it is stopped once")
     }
 
-    /// Stores a resource (a user, a permission, a ban). When this returns, it counts.
-    pub async fn put<R: Resource>(&self, resource: &R) {
+    /// Stores a resource. When this returns, a user, a permission or a ban counts; who follows another kind has the revision.
+    pub async fn put<R: Resource>(&self, resource: &R) -> u64 {
         let revision = Resources::new(self.node.meta()).put(resource, None).await.expect("stored");
         self.core.access().caught_up(revision).await;
+        revision
     }
 
-    /// Removes one. When this returns, it does not count any more.
-    pub async fn delete<R: Resource>(&self, key: &str) {
+    /// Removes one. When this returns, it does not count any more, as with [`TestNode::put`].
+    pub async fn delete<R: Resource>(&self, key: &str) -> u64 {
         let revision = Resources::new(self.node.meta()).delete::<R>(key, None).await.expect("removed");
         self.core.access().caught_up(revision).await;
+        revision
     }
 
     /// What is shared between cores.

@@ -88,20 +88,22 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Pro
 /// A JSON body. What is wrong with it is told with the name of the field, where there is one.
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        let text = error.to_string();
-        // serde names the field between backticks; bodies hold secrets, so that no value may be told.
-        let named = ["unknown field `", "missing field `", "duplicate field `"].iter().find_map(|start| {
-            text.strip_prefix(start).and_then(|rest| Some((*start, rest.split_once('`')?.0)))
-        });
-        match named {
-            Some((start, field)) => {
-                Problem::field(field, format!("{} field", start.split(' ').next().unwrap_or("")))
-            }
+        // Bodies hold secrets, so that no value may be told.
+        match field_in(&error.to_string()) {
+            Some((rule, field)) => Problem::field(field, rule),
             None => Problem::new(
                 StatusCode::BAD_REQUEST,
                 format!("the body is not as expected at line {}, column {}", error.line(), error.column()),
             ),
         }
+    })
+}
+
+/// What is wrong with a field, and which: serde names it between backticks.
+pub(crate) fn field_in(text: &str) -> Option<(&'static str, &str)> {
+    ["unknown field", "missing field", "duplicate field"].into_iter().find_map(|rule| {
+        let named = text.strip_prefix(rule)?.strip_prefix(" `")?;
+        Some((rule, named.split_once('`')?.0))
     })
 }
 

@@ -10,17 +10,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use broker::access::{Credentials, Listener};
 use broker::{Broker as _, Guarantee, Message, Retain, Shared};
-use meta::MemoryMeta;
-use model::TenantId;
+use bytes::{BufMut, BytesMut};
+use meta::{MemoryMeta, MetaStore, Transaction};
+use model::{Resource, ResourceError, TenantId};
 use parking_lot::Mutex;
 use rt::{ManualClock, SystemRng};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use testkit::{Inbox, TestNode, on_core};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use super::{Api, BODY_BYTES_MAX, import, routes};
-use crate::observed::{Observed, TopicRefused};
+use crate::kind::{CaughtUp, Kind};
+use crate::observed::Observed;
 
 /// An answer.
 struct Answer {
@@ -93,11 +97,10 @@ impl Client {
     }
 }
 
-/// A front that knows one client, and counts up to two filters.
+/// A front that knows one client, and counts what it counts.
 #[derive(Default)]
 struct Front {
     slow: Mutex<Vec<Value>>,
-    counted: Mutex<Vec<String>>,
 }
 
 impl Observed for Front {
@@ -118,30 +121,82 @@ impl Observed for Front {
     }
 
     fn topic_metrics(&self) -> Vec<Value> {
-        self.counted.lock().iter().map(|filter| json!({ "filter": filter })).collect()
+        vec![json!({ "filter": "counted" })]
+    }
+}
+
+/// A resource of some crate that this one does not know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    tenant: String,
+    name: String,
+    text: String,
+    #[serde(default)]
+    order: u8,
+}
+
+impl Resource for Note {
+    const KIND: &'static str = "note";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.tenant, self.name)
     }
 
-    fn register_topic(&self, filter: &str) -> Result<bool, TopicRefused> {
-        let mut counted = self.counted.lock();
-        if filter.is_empty() {
-            return Err(TopicRefused::Filter("it is empty".to_owned()));
-        }
-        if counted.iter().any(|known| known == filter) {
-            return Ok(false);
-        }
-        if counted.len() == 2 {
-            return Err(TopicRefused::Full("there are 2 already".to_owned()));
-        }
-        counted.push(filter.to_owned());
-        Ok(true)
+    fn encode_body(&self, body: &mut BytesMut) {
+        body.put_slice(&serde_json::to_vec(self).unwrap());
     }
 
-    fn unregister_topic(&self, filter: &str) -> bool {
-        let mut counted = self.counted.lock();
-        let before = counted.len();
-        counted.retain(|known| known != filter);
-        counted.len() < before
+    fn decode_body(_version: u16, body: &[u8]) -> Result<Note, ResourceError> {
+        serde_json::from_slice(body).map_err(|_| ResourceError::Malformed { kind: "note", field: "body" })
     }
+
+    fn validate(&self) -> Result<(), ResourceError> {
+        let invalid = ResourceError::Invalid { kind: "note", field: "text", rule: "must not be empty" };
+        if self.text.is_empty() { Err(invalid) } else { Ok(()) }
+    }
+}
+
+/// Another one, named by its only field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counted {
+    tenant: String,
+    filter: String,
+}
+
+impl Resource for Counted {
+    const KIND: &'static str = "counted";
+    const VERSION: u16 = 1;
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.tenant, self.filter)
+    }
+
+    fn encode_body(&self, body: &mut BytesMut) {
+        body.put_slice(&serde_json::to_vec(self).unwrap());
+    }
+
+    fn decode_body(_version: u16, body: &[u8]) -> Result<Counted, ResourceError> {
+        serde_json::from_slice(body).map_err(|_| ResourceError::Malformed { kind: "counted", field: "body" })
+    }
+
+    fn validate(&self) -> Result<(), ResourceError> {
+        let invalid = ResourceError::Invalid { kind: "counted", field: "filter", rule: "must be a filter" };
+        if self.filter.is_empty() { Err(invalid) } else { Ok(()) }
+    }
+}
+
+/// Kinds whose changes count at once; revisions that were waited for come out.
+fn kinds() -> (Vec<Kind>, mpsc::UnboundedReceiver<u64>) {
+    let (waits, waited) = mpsc::unbounded_channel();
+    let caught_up: CaughtUp = Arc::new(move |revision| {
+        let _ = waits.send(revision);
+        Box::pin(std::future::ready(()))
+    });
+    let counted = Kind::of::<Counted>("topic-metrics", &caught_up).named_by("filter").listed_elsewhere();
+    (vec![Kind::of::<Note>("foot-notes", &caught_up).at_most(2), counted.at_most(2)], waited)
 }
 
 /// A node's API on a listener that counts as bound to `bound`.
@@ -151,7 +206,16 @@ async fn serve(bound: &str) -> Client {
 
 /// The same, over a broker.
 async fn serve_over(bound: &str, broker: Option<Arc<Shared>>) -> Client {
-    let store = Arc::new(MemoryMeta::new());
+    serve_kinds(bound, broker, Arc::new(MemoryMeta::new()), kinds().0).await
+}
+
+/// The same, over a store and with kinds of other crates.
+async fn serve_kinds(
+    bound: &str,
+    broker: Option<Arc<Shared>>,
+    store: Arc<MemoryMeta>,
+    kinds: Vec<Kind>,
+) -> Client {
     let clock = Arc::new(ManualClock::new(1_800_000_000_000));
     let rng = Arc::new(SystemRng);
     let passwords = Passwords::new(offload_to_blocking_threads(), 2, rng.clone());
@@ -159,8 +223,9 @@ async fn serve_over(bound: &str, broker: Option<Arc<Shared>>) -> Client {
     let opened = Access::open(store.clone(), vec![Link::Users], Policy::default(), host).await;
     let (access, follower) = opened.unwrap();
     tokio::spawn(follower.run());
-    let front = Front { slow: Mutex::new(vec![json!({"client": "c1"})]), ..Front::default() };
-    let api = Api::new(access, store, clock, bound.parse().unwrap()).with_observed(Arc::new(front));
+    let front = Front { slow: Mutex::new(vec![json!({"client": "c1"})]) };
+    let api = Api::new(access, store, clock, bound.parse().unwrap());
+    let api = api.with_observed(Arc::new(front)).with_kinds(kinds);
     let api = match broker {
         Some(broker) => api.with_broker(broker),
         None => api,
@@ -224,6 +289,7 @@ async fn a_wide_listener_needs_a_user_from_the_beginning() {
         ("GET", "/clients/a%2Fb/history"),
         ("DELETE", "/slow-subscriptions"),
         ("POST", "/topic-metrics"),
+        ("PUT", "/foot-notes/a"),
     ] {
         anyone.ask(method, path, "{}").await.is_problem(401, None);
     }
@@ -422,20 +488,124 @@ async fn what_a_front_saw_is_shown_and_forgotten() {
 }
 
 #[tokio::test]
-async fn topics_are_counted_from_when_somebody_says_so_until_somebody_says_so() {
+async fn resources_of_other_crates_are_written_under_their_version() {
+    let (kinds, mut waited) = kinds();
+    let anyone = serve_kinds("127.0.0.1", None, Arc::new(MemoryMeta::new()), kinds).await;
+    assert_eq!(anyone.get("/foot-notes").await.json(), json!({"foot_notes": [], "next": null}));
+    let created = anyone.post("/foot-notes", json!({"name": "a/b", "text": "x"})).await;
+    assert_eq!((created.status, created.json()), (201, json!({"name": "a/b", "text": "x", "order": 0})));
+    assert_eq!(
+        created.tag(),
+        format!("\"{}\"", waited.recv().await.unwrap()),
+        "it counts when it is answered"
+    );
+    let shown = anyone.get("/foot-notes/a%2Fb").await;
+    assert_eq!((shown.json(), shown.tag()), (created.json(), created.tag()));
+    // Whoever did not hear the answer asks again; another one is another matter.
+    let again = anyone.post("/foot-notes", json!({"name": "a/b", "text": "x", "order": 0})).await;
+    assert_eq!((again.status, again.tag()), (200, created.tag()));
+    anyone.post("/foot-notes", json!({"name": "a/b", "text": "y"})).await.is_problem(409, None);
+
+    let text = |text: &str| json!({ "text": text }).to_string();
+    anyone.with("If-None-Match", "*").ask("PUT", "/foot-notes/a%2Fb", &text("y")).await.is_problem(412, None);
+    let second = anyone.with("If-Match", &created.tag()).ask("PUT", "/foot-notes/a%2Fb", &text("y")).await;
+    assert_eq!((second.status, second.json()["text"].as_str()), (200, Some("y")));
+    assert_eq!(second.tag(), format!("\"{}\"", waited.recv().await.unwrap()));
+    let stale = anyone.with("If-Match", &created.tag());
+    stale.ask("PUT", "/foot-notes/a%2Fb", &text("z")).await.is_problem(412, None);
+    stale.ask("DELETE", "/foot-notes/a%2Fb", "").await.is_problem(412, None);
+    assert_eq!(anyone.ask("PUT", "/foot-notes/c", &text("c")).await.status, 200);
+    anyone.with("If-Match", "*").ask("PUT", "/foot-notes/d", &text("d")).await.is_problem(507, None);
+
+    let page = anyone.get("/foot-notes?limit=1").await.json();
+    assert_eq!((page["foot_notes"][0]["name"].as_str(), &page["next"]), (Some("a/b"), &json!("a/b")));
+    let page = anyone.get("/foot-notes?limit=1&after=a%2Fb").await.json();
+    assert_eq!((page["foot_notes"][0]["name"].as_str(), &page["next"]), (Some("c"), &Value::Null));
+
+    assert_eq!(anyone.ask("DELETE", "/foot-notes/a%2Fb", "").await.status, 204);
+    anyone.ask("DELETE", "/foot-notes/a%2Fb", "").await.is_problem(404, None);
+    anyone.get("/foot-notes/a%2Fb").await.is_problem(404, None);
+    anyone.with("If-Match", "*").ask("PUT", "/foot-notes/d", &text("d")).await.is_problem(412, None);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_resource_is_named() {
+    let root = serve_root().await;
+    let note = |field: &str, value: Value| {
+        let mut note = json!({"name": "n", "text": "x"});
+        note[field] = value;
+        note
+    };
+    for (body, field) in [
+        (json!({"text": "x"}), Some("name")),
+        (note("name", json!(7)), Some("name")),
+        (json!({"name": "n"}), Some("text")),
+        (note("text", json!("")), Some("text")),
+        (note("order", json!("first")), Some("order")),
+        (note("order", json!(256)), Some("order")),
+        (note("oder", json!(1)), Some("oder")),
+        (note("tenant", json!("default")), Some("tenant")),
+        (json!(["n"]), None),
+    ] {
+        root.post("/foot-notes", body).await.is_problem(400, field);
+    }
+    let other = note("name", json!("other")).to_string();
+    root.ask("PUT", "/foot-notes/n", &other).await.is_problem(400, Some("name"));
+    root.with("If-Match", "7").ask("DELETE", "/foot-notes/n", "").await.is_problem(400, Some("If-Match"));
+    root.ask("PATCH", "/foot-notes/n", "{}").await.is_problem(405, None);
+    root.user("root", "wrong").post("/foot-notes", note("order", json!(1))).await.is_problem(401, None);
+    root.get("/foot-notes?limit=x").await.is_problem(400, None);
+    assert_eq!(root.get("/foot-notes").await.json()["foot_notes"], json!([]));
+}
+
+#[tokio::test]
+async fn there_are_no_more_of_a_kind_than_there_may_be() {
+    let root = serve_root().await;
+    for name in ["a", "b"] {
+        assert_eq!(root.post("/foot-notes", json!({"name": name, "text": "x"})).await.status, 201);
+    }
+    root.post("/foot-notes", json!({"name": "c", "text": "x"})).await.is_problem(507, None);
+    // What is there can be written again, and makes room.
+    assert_eq!(root.ask("PUT", "/foot-notes/a", r#"{"text": "y"}"#).await.status, 200);
+    assert_eq!(root.post("/foot-notes", json!({"name": "b", "text": "x"})).await.status, 200);
+    assert_eq!(root.ask("DELETE", "/foot-notes/a", "").await.status, 204);
+    assert_eq!(root.post("/foot-notes", json!({"name": "c", "text": "x"})).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_resource_that_cannot_be_read_is_listed_replaced_and_removed() {
+    let store = Arc::new(MemoryMeta::new());
+    let unreadable = || Transaction::new().put("note/default/a", &b"\0\x09{}"[..]);
+    store.transact(unreadable()).await.unwrap();
+    let anyone = serve_kinds("127.0.0.1", None, Arc::clone(&store), kinds().0).await;
+    assert_eq!(anyone.post("/foot-notes", json!({"name": "b", "text": "x"})).await.status, 201);
+    let listed = anyone.get("/foot-notes").await.json();
+    assert_eq!(listed["foot_notes"][0]["name"], "a");
+    assert!(listed["foot_notes"][0]["unreadable"].as_str().is_some_and(|why| why.contains("version 9")));
+    assert_eq!(listed["foot_notes"][1]["text"], "x");
+    anyone.get("/foot-notes/a").await.is_problem(500, None);
+    assert_eq!(anyone.ask("PUT", "/foot-notes/a", r#"{"text": "y"}"#).await.status, 200);
+    store.transact(unreadable()).await.unwrap();
+    assert_eq!(anyone.ask("DELETE", "/foot-notes/a", "").await.status, 204);
+}
+
+#[tokio::test]
+async fn what_is_counted_is_stored_and_shown_by_the_front() {
     let root = serve_root().await;
     let count = |filter: &str| {
         let (root, body) = (root.clone(), json!({ "filter": filter }));
         async move { root.post("/topic-metrics", body).await }
     };
-    assert_eq!(count("a/#").await.status, 201);
+    let created = count("a/#").await;
+    assert_eq!((created.status, created.json()), (201, json!({"filter": "a/#"})));
     assert_eq!(count("a/#").await.status, 200);
     count("").await.is_problem(400, Some("filter"));
+    root.post("/topic-metrics", json!({"name": "x"})).await.is_problem(400, Some("filter"));
     assert_eq!(count("b").await.status, 201);
     count("c").await.is_problem(507, None);
     assert_eq!(root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.status, 204);
     root.ask("DELETE", "/topic-metrics/a%2F%23", "").await.is_problem(404, None);
-    assert_eq!(root.get("/topic-metrics").await.json(), json!({"topic_metrics": [{"filter": "b"}]}));
+    assert_eq!(root.get("/topic-metrics").await.json(), json!({"topic_metrics": [{"filter": "counted"}]}));
 }
 
 /// Publishes to `later/N`, for N from 0 on, due in as many hours and one.

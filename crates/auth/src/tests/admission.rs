@@ -288,6 +288,21 @@ async fn what_cannot_be_read_closes_the_door() {
     assert!(matches!(opened.err(), Some(OpenError::Unreadable(_))));
 }
 
+/// When the history was too short and everything was read again, decisions went on from what had been known.
+#[tokio::test]
+async fn what_cannot_be_read_closes_the_door_also_when_everything_is_read_again() {
+    let store = Arc::new(MemoryMeta::new());
+    let desk = Desk::over(store.clone(), vec![Link::Users]).await;
+    let mut changes = desk.access.changes();
+    changes.mark_unchanged();
+    store.transact(Transaction::new().put("permission/default/x", &b"\x00\x09{}"[..])).await.unwrap();
+    for n in 0..5000 {
+        store.transact(Transaction::new().put("other/x", n.to_string())).await.unwrap();
+    }
+    changes.changed().await.unwrap();
+    assert_eq!(refusal(&desk, &nothing(loopback())).await, Some(Refusal::Unavailable));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_door_opens_again_when_everything_can_be_read() {
     let store = Arc::new(MemoryMeta::new());

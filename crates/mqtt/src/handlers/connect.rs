@@ -108,9 +108,10 @@ impl Opening {
         let place = (&shared.tenant, &config.listener);
         let credentials = Rc::new(rights::credentials(packet, &client, network, place));
         let who = Who { client: &client, user: credentials.user.as_deref(), host: credentials.peer };
+        let rules = shared.rules.set();
         let will = match &packet.will {
             Some(will) => {
-                let topic = rewrite::topic(&config.rewrites, will.topic, &who);
+                let topic = rewrite::topic(&rules.rewrites, will.topic, &who);
                 let topic = topic.map_err(|_| ReasonCode::TopicNameInvalid)?;
                 let will = WillPacket { topic: &topic, ..*will };
                 Some(Box::new(Will::of(&will).ok_or(ReasonCode::PacketTooLarge)?))

@@ -34,10 +34,10 @@ impl<B: Broker> Connection<B> {
 
     #[inline]
     fn rewrite_publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) -> Result<(), Close> {
-        if self.shared.config.rewrites.is_empty() {
+        if !self.shared.rules.renames() {
             return self.take_publish(publish, turn);
         }
-        match rewrite::topic(&self.shared.config.rewrites, publish.topic, &self.who()) {
+        match rewrite::topic(&self.shared.rules.set().rewrites, publish.topic, &self.who()) {
             Ok(topic) => {
                 let topic = Rc::<str>::from(topic);
                 self.take_publish(&Publish { topic: &topic, ..*publish }, turn)

@@ -30,7 +30,7 @@ impl<B: Broker> Connection<B> {
             return Ok(());
         }
         let identifier = subscribe.properties.subscription_identifier();
-        let (shared, mut jobs) = (Rc::clone(&self.shared), Vec::new());
+        let (rules, mut jobs) = (self.shared.rules.set(), Vec::new());
         let codes = subscribe
             .filters()
             .enumerate()
@@ -38,7 +38,7 @@ impl<B: Broker> Connection<B> {
                 if number >= SUBSCRIPTIONS_MAX {
                     return ReasonCode::QuotaExceeded;
                 }
-                let Ok(text) = rewrite::filter(&shared.config.rewrites, text, &self.who()) else {
+                let Ok(text) = rewrite::filter(&rules.rewrites, text, &self.who()) else {
                     return ReasonCode::TopicFilterInvalid;
                 };
                 match self.subscribe(&text, options, identifier) {
@@ -72,10 +72,10 @@ impl<B: Broker> Connection<B> {
             return false;
         }
         let texts = subscribe.filters().take(SUBSCRIPTIONS_MAX).map(|(text, _)| text);
-        let rules = &self.shared.config.rewrites;
+        let rules = self.shared.rules.set();
         let texts = texts
             .filter(|text| text.starts_with(EXCLUSIVE))
-            .filter_map(|text| rewrite::filter(rules, text, &self.who()).ok())
+            .filter_map(|text| rewrite::filter(&rules.rewrites, text, &self.who()).ok())
             .filter(|text| TopicFilter::parse(bare(text)).is_ok_and(|filter| filter.share.is_none()))
             .filter(|text| self.exclusive.as_ref().is_none_or(|exclusive| !exclusive.holds(text)));
         let texts: Vec<Box<str>> = texts.map(Box::from).collect();
@@ -99,14 +99,14 @@ impl<B: Broker> Connection<B> {
         }
     }
 
-    /// Gives a client that has just been accepted the subscriptions that settings say.
+    /// Gives a client that has just been accepted the subscriptions that rules say.
     pub(crate) fn auto_subscribe(&mut self, turn: &mut Turn<'_>) {
-        if self.shared.config.auto_subscribe.is_empty() {
+        let rules = self.shared.rules.set();
+        if rules.auto_subscribe.is_empty() {
             return;
         }
-        let shared = Rc::clone(&self.shared);
         let mut jobs = Vec::new();
-        for rule in &shared.config.auto_subscribe {
+        for rule in &rules.auto_subscribe {
             let Some(text) = rule.filter.fill(&self.who()) else { continue };
             match self.subscribe(&text, rule.options, None) {
                 Ok((_, job)) => jobs.extend(job),

@@ -1,7 +1,5 @@
 //! UNSUBSCRIBE (section 3.10).
 
-use std::rc::Rc;
-
 use broker::Broker;
 use net::Turn;
 use wire::mqtt::{ReasonCode, TopicFilter, Unsubscribe};
@@ -18,7 +16,7 @@ impl<B: Broker> Connection<B> {
         unsubscribe: &Unsubscribe<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<(), Close> {
-        let shared = Rc::clone(&self.shared);
+        let rules = self.shared.rules.set();
         let codes = unsubscribe
             .filters()
             .enumerate()
@@ -26,7 +24,7 @@ impl<B: Broker> Connection<B> {
                 if number >= SUBSCRIPTIONS_MAX {
                     return ReasonCode::ImplementationSpecificError;
                 }
-                let Ok(text) = rewrite::filter(&shared.config.rewrites, text, &self.who()) else {
+                let Ok(text) = rewrite::filter(&rules.rewrites, text, &self.who()) else {
                     return ReasonCode::TopicFilterInvalid;
                 };
                 let was_there = self.outgoing.as_mut().is_some_and(|outgoing| outgoing.unsubscribe(&text));

@@ -1,6 +1,6 @@
 //! What can be seen of MQTT on a node: values under `$SYS`, what becomes of clients, and what the fronts of all cores counted.
 //!
-//! An [`Observatory`] is shared by the fronts of a node. Nothing of it is stored, and what nobody looks at is not computed.
+//! An [`Observatory`] is shared by the fronts of a node. Nothing that it saw is stored, and what nobody looks at is not computed.
 
 mod client;
 mod history;
@@ -29,8 +29,9 @@ use load::Loads;
 use slow::Slow;
 pub use slow::{SlowConfig, SlowSubscription};
 pub(crate) use sys::is_below_sys;
+pub use topics::TopicReading;
 use topics::Topics;
-pub use topics::{TopicMetricError, TopicReading};
+pub(crate) use topics::is_countable;
 
 /// How much is observed.
 #[derive(Debug, Clone)]
@@ -89,13 +90,8 @@ impl Default for Observatory {
 impl Observatory {
     /// For one node.
     pub fn new(config: ObserveConfig) -> Self {
-        let topics = Topics::default();
-        for filter in &config.topics {
-            // Settings were checked; who calls otherwise was told that they are left out.
-            let _ = topics.register(filter);
-        }
         let inner = Inner {
-            topics,
+            topics: Topics::of_settings(&config.topics),
             slow: config.slow.clone().map(Slow::new),
             history: History::new(config.history_clients),
             config,
@@ -145,19 +141,6 @@ impl Observatory {
         if let Some(slow) = &self.inner.slow {
             slow.clear();
         }
-    }
-
-    /// Begins to count what goes through a topic, or the topics that a filter matches. False if it is counted already.
-    ///
-    /// # Errors
-    /// [`TopicMetricError`]; nothing has changed.
-    pub fn register_topic(&self, filter: &str) -> Result<bool, TopicMetricError> {
-        self.inner.topics.register(filter)
-    }
-
-    /// Ends counting, and forgets what was counted. False if it was not counted.
-    pub fn unregister_topic(&self, filter: &str) -> bool {
-        self.inner.topics.unregister(filter)
     }
 
     /// What was counted, by filter in alphabetical order.

@@ -1,7 +1,6 @@
 //! What goes through the topics that an operator has named. Hot path, where there are any: one look without them.
 
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,36 +12,28 @@ use tokio::time::Instant;
 use wire::mqtt::{Qos, TopicFilter};
 
 use super::load::Averages;
+use crate::resources::CountedTopic;
 use crate::subscription::parse_filter;
 
-/// Bound: filters that are counted. Those with wildcards are looked at one by one for each message.
-const REGISTERED_MAX: usize = 512;
+/// Bound: filters that are counted: as many of the settings, and as many that are stored.
+const REGISTERED_MAX: usize = 2 * CountedTopic::COUNT_MAX;
 
-/// Why a filter is not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TopicMetricError {
-    /// It is no filter, or one of a shared subscription.
-    Filter,
-    /// There are as many as there may be.
-    Full,
+/// Whether a text is a filter whose messages can be counted.
+pub(crate) fn is_countable(text: &str) -> bool {
+    countable(text).is_some()
 }
 
-impl fmt::Display for TopicMetricError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Filter => f.write_str("it is no topic or filter"),
-            Self::Full => write!(f, "there are {REGISTERED_MAX} already"),
-        }
-    }
+/// One of a shared subscription is none.
+fn countable(text: &str) -> Option<Filter> {
+    let is_plain = TopicFilter::parse(text).is_ok_and(|filter| filter.share.is_none());
+    parse_filter(text).ok().filter(|_| is_plain)
 }
 
-impl std::error::Error for TopicMetricError {}
-
-/// What went through the topics that a filter matches since it was registered. Retained messages that a new subscription
+/// What went through the topics that a filter matches since this node counts it. Retained messages that a new subscription
 /// gets count as sent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TopicReading {
-    /// The filter, as it was registered.
+    /// The filter, as it was written.
     pub filter: Box<str>,
     /// For how long it is counted, in ms.
     pub since_ms: u64,
@@ -78,6 +69,8 @@ struct Registered {
 /// The counters of one filter.
 pub(crate) struct TopicMetric {
     filter: Box<str>,
+    /// Settings name it: it is counted for as long as the node runs.
+    is_of_settings: bool,
     since: Instant,
     messages_in: [AtomicU64; 3],
     messages_out: [AtomicU64; 3],
@@ -109,37 +102,31 @@ impl Topics {
         }
     }
 
-    pub(crate) fn register(&self, text: &str) -> Result<bool, TopicMetricError> {
-        if !TopicFilter::parse(text).is_ok_and(|filter| filter.share.is_none()) {
-            return Err(TopicMetricError::Filter);
-        }
-        let filter = parse_filter(text).map_err(|_| TopicMetricError::Filter)?;
-        let mut registered = self.registered.write();
-        if registered.all().any(|metric| *metric.filter == *text) {
-            return Ok(false);
-        }
-        if registered.all().count() >= REGISTERED_MAX {
-            return Err(TopicMetricError::Full);
-        }
-        let metric = Arc::new(TopicMetric::new(text));
-        match filter.is_exact() {
-            true => {
-                registered.exact.insert(filter.as_str().into(), metric);
-            }
-            false => registered.wild.push((filter, metric)),
-        }
-        self.count.store(registered.all().count(), Ordering::Relaxed);
-        Ok(true)
+    /// Counts what settings name, for as long as the node runs. What is no filter is left out.
+    pub(crate) fn of_settings(filters: &[String]) -> Self {
+        let topics = Self::default();
+        topics.exchange(filters.iter().map(String::as_str), true);
+        topics
     }
 
-    pub(crate) fn unregister(&self, text: &str) -> bool {
+    /// Counts these filters, which are stored, beside those of the settings, and no others. What is counted already goes on.
+    pub(crate) fn count_stored<'a>(&self, filters: impl Iterator<Item = &'a str>) {
+        self.exchange(filters, false);
+    }
+
+    fn exchange<'a>(&self, filters: impl Iterator<Item = &'a str>, is_of_settings: bool) {
+        let mut wanted: BTreeMap<&str, Filter> =
+            filters.filter_map(|text| Some((text, countable(text)?))).collect();
         let mut registered = self.registered.write();
-        let before = registered.all().count();
-        registered.exact.retain(|_, metric| *metric.filter != *text);
-        registered.wild.retain(|(_, metric)| *metric.filter != *text);
-        let after = registered.all().count();
-        self.count.store(after, Ordering::Relaxed);
-        after < before
+        registered.retain(|metric| metric.is_of_settings || wanted.contains_key(&*metric.filter));
+        registered.all().for_each(|metric| {
+            wanted.remove(&*metric.filter);
+        });
+        let room = REGISTERED_MAX.saturating_sub(registered.all().count());
+        for (text, filter) in wanted.into_iter().take(room) {
+            registered.add(filter, TopicMetric::new(text, is_of_settings));
+        }
+        self.count.store(registered.all().count(), Ordering::Relaxed);
     }
 
     /// In the order of their filters.
@@ -164,12 +151,28 @@ impl Registered {
             note(metric);
         }
     }
+
+    fn add(&mut self, filter: Filter, metric: TopicMetric) {
+        let metric = Arc::new(metric);
+        match filter.is_exact() {
+            true => {
+                self.exact.insert(filter.as_str().into(), metric);
+            }
+            false => self.wild.push((filter, metric)),
+        }
+    }
+
+    fn retain(&mut self, stays: impl Fn(&TopicMetric) -> bool) {
+        self.exact.retain(|_, metric| stays(metric));
+        self.wild.retain(|(_, metric)| stays(metric));
+    }
 }
 
 impl TopicMetric {
-    fn new(filter: &str) -> Self {
+    fn new(filter: &str, is_of_settings: bool) -> Self {
         Self {
             filter: filter.into(),
+            is_of_settings,
             since: Instant::now(),
             messages_in: Default::default(),
             messages_out: Default::default(),
@@ -234,34 +237,46 @@ impl Rates {
 mod tests {
     use super::*;
 
+    /// The filters that are counted, and bytes of theirs.
+    fn seen(topics: &Topics) -> Vec<(Box<str>, u64)> {
+        topics.readings().into_iter().map(|seen| (seen.filter, seen.bytes_in)).collect()
+    }
+
     #[test]
-    fn only_what_is_registered_is_counted() {
+    fn only_what_is_named_is_counted() {
         let topics = Topics::default();
         assert!(!topics.is_any());
-        assert_eq!((topics.register("a/b"), topics.register("a/+")), (Ok(true), Ok(true)));
-        assert_eq!(topics.register("a/+"), Ok(false));
-        for wrong in ["", "a/#/b", "$share/g/a"] {
-            assert_eq!(topics.register(wrong), Err(TopicMetricError::Filter), "{wrong}");
-        }
+        topics.count_stored(["a/b", "a/+", "a/+", "", "a/#/b", "$share/g/a"].into_iter());
         for (subject, bytes) in [("a/b", 10), ("a/c", 20), ("b", 40)] {
             topics.each(subject, |metric| metric.note_in(Qos::AtLeastOnce, bytes));
             topics.each(subject, |metric| metric.note_out(Qos::AtMostOnce, 2, bytes));
             topics.each(subject, |metric| metric.note_dropped(1));
         }
-        let seen: Vec<_> = topics.readings().into_iter().map(|seen| (seen.filter, seen.bytes_in)).collect();
-        assert_eq!(seen, [("a/+".into(), 30), ("a/b".into(), 10)]);
+        assert_eq!(seen(&topics), [("a/+".into(), 30), ("a/b".into(), 10)]);
         assert_eq!(topics.readings()[0].messages_out, [4, 0, 0]);
-        assert!(topics.unregister("a/+") && !topics.unregister("a/+") && topics.unregister("a/b"));
+        // What stays is not counted from the beginning again.
+        topics.count_stored(["a/b", "c"].into_iter());
+        assert_eq!(seen(&topics), [("a/b".into(), 10), ("c".into(), 0)]);
+        topics.count_stored(std::iter::empty());
         assert!(!topics.is_any() && topics.readings().is_empty());
     }
 
     #[test]
+    fn what_settings_name_is_counted_whatever_is_stored() {
+        let topics = Topics::of_settings(&["a".to_owned(), "a/#/b".to_owned(), "+/x".to_owned()]);
+        topics.each("a", |metric| metric.note_in(Qos::AtMostOnce, 1));
+        topics.count_stored(["a", "b"].into_iter());
+        assert_eq!(seen(&topics), [("+/x".into(), 0), ("a".into(), 1), ("b".into(), 0)]);
+        topics.count_stored(std::iter::empty());
+        assert_eq!(seen(&topics), [("+/x".into(), 0), ("a".into(), 1)]);
+    }
+
+    #[test]
     fn no_more_are_counted_than_there_may_be() {
+        let numbers: Vec<String> = (0..=REGISTERED_MAX).map(|number| number.to_string()).collect();
         let topics = Topics::default();
-        for number in 0..REGISTERED_MAX {
-            assert_eq!(topics.register(&number.to_string()), Ok(true));
-        }
-        assert_eq!(topics.register("one more"), Err(TopicMetricError::Full));
+        topics.count_stored(numbers.iter().map(String::as_str));
+        assert_eq!(topics.readings().len(), REGISTERED_MAX);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use mqtt::{Front, MqttConfig, Observatory, ObserveConfig, Protection};
+use model::Resource;
+use mqtt::{Front, MqttConfig, Observatory, ObserveConfig, Protection, Rules};
 use net::{Address, CertificateUser, CoreIo, Entrance, Transport, WebSocketRules, drive};
 use tempfile::TempDir;
 use testkit::TestNode;
@@ -33,6 +34,7 @@ pub(crate) struct Broker {
     node: TestNode,
     front: Rc<Front<broker::Core>>,
     observatory: Observatory,
+    rules: Rules,
     address: SocketAddr,
 }
 
@@ -52,10 +54,13 @@ impl Broker {
 
     async fn over(node: TestNode, config: MqttConfig, observed: ObserveConfig) -> Broker {
         let observatory = Observatory::new(observed);
-        let front = Rc::new(Front::among(config, node.core.clone(), &observatory, Protection::default()));
+        let rules = Rules::new(&observatory);
+        let shared = (&observatory, &rules);
+        let front = Rc::new(Front::among(config, node.core.clone(), shared, Protection::default()));
         let (observes, core) = (observatory.clone(), node.core.clone());
         tokio::task::spawn_local(async move { observes.run(core).await });
         front.recover().await.expect("wills can be read");
+        tokio::task::spawn_local(rules.follow(&node.core).await.expect("rules can be read"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::task::spawn_local(front.follow_rights());
@@ -67,12 +72,22 @@ impl Broker {
                 tokio::task::spawn_local(drive(stream, io.clone(), session, mailbox, ()));
             }
         });
-        Broker { node, front, observatory, address }
+        Broker { node, front, observatory, rules, address }
     }
 
     /// What is observed.
     pub(crate) fn observatory(&self) -> &Observatory {
         &self.observatory
+    }
+
+    /// Stores a rule. When this returns, it holds.
+    pub(crate) async fn store<R: Resource>(&self, rule: &R) {
+        self.rules.caught_up(self.node.put(rule).await).await;
+    }
+
+    /// Removes one. When this returns, it holds no more.
+    pub(crate) async fn remove<R: Resource>(&self, rule: &R) {
+        self.rules.caught_up(self.node.delete::<R>(&rule.key()).await).await;
     }
 
     /// The node below it.

@@ -1,6 +1,10 @@
-//! What settings and other clients make of topics and filters: rewriting, subscriptions without asking, exclusive ones.
+//! What settings, stored rules and other clients make of topics and filters: rewriting, subscriptions without asking, exclusive
+//! ones.
 
-use mqtt::{AutoSubscribe, MqttConfig, Rewrite, RewriteAction, Template};
+use mqtt::{
+    AutoSubscribe, AutoSubscription, CountedTopic, MqttConfig, Rewrite, RewriteAction, RewriteRule,
+    SendRetained, Template,
+};
 use testkit::on_core;
 use wire::mqtt::{
     AckKind, Delivery, Properties, PropertiesBuf, Property, Qos, ReasonCode, RetainHandling,
@@ -122,6 +126,104 @@ fn clients_have_subscriptions_without_asking() {
         writer.publish_durably("to/c", b"3").await;
         sly.nothing().await;
         client.nothing().await;
+    });
+}
+
+fn stored_rule(name: &str, action: RewriteAction, (filter, topic): (&str, &str)) -> RewriteRule {
+    let [tenant, name, filter, topic] = ["default", name, filter, topic].map(str::to_owned);
+    RewriteRule { tenant, name, order: 0, action, filter, pattern: String::new(), topic }
+}
+
+fn stored_auto(name: &str, filter: &str) -> AutoSubscription {
+    AutoSubscription {
+        tenant: "default".to_owned(),
+        name: name.to_owned(),
+        filter: filter.to_owned(),
+        qos: 1,
+        no_local: false,
+        retain_as_published: false,
+        retain: SendRetained::New,
+    }
+}
+
+#[test]
+fn a_stored_rule_holds_from_the_next_packet_on() {
+    on_core(async {
+        let broker = Broker::with(rules()).await;
+        let mut reader = broker.client(Version::V5, "reader").await;
+        reader.subscribe("#", Qos::AtLeastOnce).await;
+        let mut writer = broker.client(Version::V5, "writer").await;
+        // Topic and alias; from then on the alias alone, for which what holds now counts.
+        writer.send(b"\x30\x0a\x00\x03now\x03\x23\x00\x01A").await;
+        assert_eq!(reader.message().await.topic, "now");
+        let first = stored_rule("b", RewriteAction::Publish, ("now", "by/b/${clientid}"));
+        broker.store(&first).await;
+        writer.send(b"\x30\x07\x00\x00\x03\x23\x00\x01B").await;
+        assert_eq!(reader.message().await.topic, "by/b/writer");
+        // The name decides between rules of one order, the order before it, and settings before both.
+        broker.store(&stored_rule("a", RewriteAction::Publish, ("now", "by/a"))).await;
+        writer.publish_durably("now", b"x").await;
+        assert_eq!(reader.message().await.topic, "by/a");
+        broker
+            .store(&RewriteRule { order: 1, ..stored_rule("a", RewriteAction::Publish, ("now", "by/a")) })
+            .await;
+        broker.store(&stored_rule("c", RewriteAction::All, ("old/#", "stored"))).await;
+        writer.publish_durably("now", b"y").await;
+        writer.publish_durably("old/1", b"z").await;
+        assert_eq!(reader.message().await.topic, "by/b/writer");
+        assert_eq!(reader.message().await.topic, "new/1");
+        // Filters, in both directions, and nothing when it is gone.
+        let renames = stored_rule("d", RewriteAction::Subscribe, ("mine/+", "of/${clientid}"));
+        broker.store(&renames).await;
+        let mut other = broker.client(Version::V5, "other").await;
+        other.subscribe("mine/+", Qos::AtLeastOnce).await;
+        writer.publish_durably("of/other", b"1").await;
+        assert_eq!(other.payloads(1).await, ["1"]);
+        broker.remove(&renames).await;
+        assert_eq!(other.unsubscribe("mine/+").await, [ReasonCode::NoSubscriptionExisted]);
+        assert_eq!(other.unsubscribe("of/other").await, [ReasonCode::Success]);
+    });
+}
+
+#[test]
+fn a_stored_auto_subscription_is_for_clients_that_connect_later() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut before = broker.client(Version::V5, "before").await;
+        broker.store(&stored_auto("a", "to/${clientid}")).await;
+        let mut client = broker.client(Version::V311, "c").await;
+        let mut writer = broker.client(Version::V5, "writer").await;
+        writer.publish_durably("to/c", b"1").await;
+        writer.publish_durably("to/before", b"2").await;
+        assert_eq!(client.payloads(1).await, ["1"]);
+        before.nothing().await;
+        // Whoever has it keeps it when the rule goes.
+        broker.remove(&stored_auto("a", "to/${clientid}")).await;
+        let mut after = broker.client(Version::V5, "after").await;
+        writer.publish_durably("to/c", b"3").await;
+        writer.publish_durably("to/after", b"4").await;
+        assert_eq!(client.payloads(1).await, ["3"]);
+        after.nothing().await;
+    });
+}
+
+#[test]
+fn stored_rules_hold_again_after_a_restart() {
+    let kept = Kept::default();
+    on_core(async {
+        let broker = Broker::start().await;
+        broker.store(&stored_rule("r", RewriteAction::Publish, ("t", "renamed"))).await;
+        broker.store(&stored_auto("a", "renamed")).await;
+        broker.store(&CountedTopic::new("renamed")).await;
+        kept.put(broker.stop().await);
+    });
+    on_core(async {
+        let broker = Broker::start_on(kept.take()).await;
+        let mut client = broker.client(Version::V5, "c").await;
+        client.publish("t", b"x", Delivery::AtMostOnce).await;
+        assert_eq!(client.message().await.topic, "renamed");
+        let seen = broker.observatory().topic_readings();
+        assert_eq!((&*seen[0].filter, seen[0].messages_in), ("renamed", [1, 0, 0]));
     });
 }
 

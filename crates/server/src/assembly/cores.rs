@@ -45,6 +45,9 @@ const ENDINGS: TaskKind =
 const SCHEDULE: TaskKind =
     TaskKind { name: "schedule", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 
+/// Keeps rules as they are stored.
+const RULES: TaskKind =
+    TaskKind { name: "rules", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
 /// Ends connections that may not stay.
 pub(super) const RIGHTS: TaskKind =
     TaskKind { name: "rights", on_shutdown: OnShutdown::Drop, on_failure: OnFailure::Shutdown };
@@ -154,10 +157,13 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
     if let Some(Only { coordinator, follower }) = only {
         // It outlives the stop signal, too: until the end, whoever may not stay is not served.
         tokio::task::spawn_local(follower.run());
-        if let Err(error) = recover(&plan, &core).await {
-            let _ = plan.ready.send(Err(StartError::Recover(error)));
-            return;
-        }
+        match recover(&plan, &core).await {
+            Ok(follows_rules) => tasks.spawn_local(RULES, "mqtt", follows_rules),
+            Err(error) => {
+                let _ = plan.ready.send(Err(StartError::Recover(error)));
+                return;
+            }
+        };
         let (observatory, observed) = (plan.fronts.observatory.clone(), core.clone());
         let histories = observatory.clone();
         tasks.spawn_local(OBSERVE, "observe", async move { observatory.run(observed).await });
@@ -174,7 +180,7 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
     }
     let io = CoreIo::watched(Arc::clone(plan.door.pressure()));
     for (listener, socket) in plan.mqtt.iter().zip(sockets.mqtt) {
-        let front = listener.front(&core, &plan.fronts.observatory);
+        let front = listener.front(&core, &plan.fronts);
         mqtt_listeners::listen(listener, socket, front, &io, (&tasks, &plan.shutdown));
     }
     listen_kafka(&plan, &tasks, &core, &io, sockets.kafka);
@@ -189,10 +195,12 @@ async fn serve(number: u16, plan: Plan, sockets: CoreSockets, only: Option<Only>
     }
 }
 
-/// Takes up what the last stop interrupted: the broker's own work, then wills that wait for their delay.
-async fn recover(plan: &Plan, core: &Core) -> Result<(), model::Error> {
+/// Takes up what the last stop interrupted: the broker's own work, then wills that wait for their delay; and reads rules, which
+/// the answer follows from then on.
+async fn recover(plan: &Plan, core: &Core) -> Result<impl Future<Output = ()> + use<>, model::Error> {
     core.recover().await?;
-    mqtt::Front::new(mqtt_config(&plan.config, None), core.clone()).recover().await
+    mqtt::Front::new(mqtt_config(&plan.config, None), core.clone()).recover().await?;
+    plan.fronts.rules.follow(core).await
 }
 
 fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: TcpListener) {

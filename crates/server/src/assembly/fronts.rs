@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use admin::{Observed, ReadSamples, TopicRefused};
-use mqtt::{Observatory, TopicMetricError};
+use admin::{CaughtUp, Kind, Observed, ReadSamples};
+use mqtt::{AutoSubscription, CountedTopic, Observatory, RewriteRule, Rules};
 use rt::{Clock, SystemClock};
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use crate::config::Config;
 #[derive(Clone)]
 pub(super) struct Fronts {
     pub(super) observatory: Observatory,
+    pub(super) rules: Rules,
     pub(super) kafka: kafka::Shared,
 }
 
@@ -21,7 +22,8 @@ impl Fronts {
     /// With the coordinator of Kafka's consumer groups, which the first core runs.
     pub(super) fn new(config: &Config) -> (Self, kafka::Coordinator) {
         let (kafka, coordinator) = kafka::Shared::new();
-        (Self { observatory: Observatory::new(observe_config(config)), kafka }, coordinator)
+        let observatory = Observatory::new(observe_config(config));
+        (Self { rules: Rules::new(&observatory), observatory, kafka }, coordinator)
     }
 
     /// What they count.
@@ -33,6 +35,24 @@ impl Fronts {
             samples
         })
     }
+
+    /// What of them operators write. A line for each kind: its path, who says when a change counts, and how many there may be.
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        let rules = self.rules.clone();
+        let mqtt: CaughtUp = Arc::new(move |revision| {
+            let rules = rules.clone();
+            Box::pin(async move { rules.caught_up(revision).await })
+        });
+        vec![
+            Kind::of::<RewriteRule>("rewrite-rules", &mqtt).at_most(RewriteRule::COUNT_MAX),
+            Kind::of::<AutoSubscription>("auto-subscriptions", &mqtt).at_most(AutoSubscription::COUNT_MAX),
+            Kind::of::<CountedTopic>("topic-metrics", &mqtt)
+                .at_most(CountedTopic::COUNT_MAX)
+                .named_by("filter")
+                .listed_elsewhere(),
+        ]
+    }
+
     /// What they saw of their clients.
     pub(super) fn observed(&self) -> Arc<dyn Observed> {
         Arc::new(Seen { observatory: self.observatory.clone(), clock: SystemClock::new() })
@@ -63,16 +83,5 @@ impl Observed for Seen {
     fn topic_metrics(&self) -> Vec<Value> {
         let readings = self.observatory.topic_readings();
         readings.iter().filter_map(|reading| serde_json::to_value(reading).ok()).collect()
-    }
-
-    fn register_topic(&self, filter: &str) -> Result<bool, TopicRefused> {
-        self.observatory.register_topic(filter).map_err(|error| match error {
-            TopicMetricError::Filter => TopicRefused::Filter(error.to_string()),
-            TopicMetricError::Full => TopicRefused::Full(error.to_string()),
-        })
-    }
-
-    fn unregister_topic(&self, filter: &str) -> bool {
-        self.observatory.unregister_topic(filter)
     }
 }

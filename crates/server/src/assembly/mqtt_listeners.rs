@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use broker::Core;
-use mqtt::{ListenerPace, MqttConfig, Observatory, Protection, Unwelcome};
+use mqtt::{ListenerPace, MqttConfig, Protection, Unwelcome};
 use net::{
     AcceptRate, Address, Arrival, Arrivals, CoreIo, Entered, Entrance, Gate, Peer, Refused, accept_loop,
     accept_unix_loop, drive,
@@ -16,6 +16,7 @@ use tracing::{debug, error};
 
 use super::admission::{Admission, Door, Permits, Verdict};
 use super::cores::{ACCEPTOR, CONNECTION, Ingredients, RIGHTS};
+use super::fronts::Fronts;
 use super::listeners::CoreSocket;
 use super::settings::{entrance, mqtt_config, plain_entrance, total_rate};
 use crate::config::MqttListener;
@@ -35,8 +36,9 @@ pub(super) struct MqttListenerPlan {
 
 impl MqttListenerPlan {
     /// What serves its connections on one core.
-    pub(super) fn front(&self, core: &Core, observatory: &Observatory) -> mqtt::Front<Core> {
-        mqtt::Front::among(self.config.clone(), core.clone(), observatory, self.protection.clone())
+    pub(super) fn front(&self, core: &Core, fronts: &Fronts) -> mqtt::Front<Core> {
+        let shared = (&fronts.observatory, &fronts.rules);
+        mqtt::Front::among(self.config.clone(), core.clone(), shared, self.protection.clone())
     }
 }
 

@@ -1,5 +1,7 @@
 //! `[mqtt]`: the MQTT 3.1.1 and 5.0 front.
 
+use model::{Resource as _, ResourceError};
+
 use super::section::{Faults, section};
 use super::values::{Bind, ByteSize, TimeSpan, choice};
 
@@ -46,11 +48,12 @@ section! {
         pub exclusive_subscriptions: bool,
         /// Other names for topics and filters, as `"ACTION FILTER PATTERN TOPIC"`: the action is `publish`, `subscribe` or
         /// `all`, the pattern a regular expression that has to match as well, and the topic may have `$1` to `$99`,
-        /// `${clientid}`, `${username}` and `${host}`. The first rule that matches is applied.
+        /// `${clientid}`, `${username}` and `${host}`. The first rule that matches is applied, and rules of this list are tried
+        /// before those that operators store over `/api/v1/rewrite-rules`.
         pub rewrite: Vec<String>,
         /// Subscriptions that every client has without asking, as `"FILTER OPTIONS"`: the filter may have `${clientid}`,
         /// `${username}` and `${host}`; options are `qos=0` (or 1, 2), `no-local`, `retain-as-published`, and
-        /// `retain=always` (or `new`, `never`).
+        /// `retain=always` (or `new`, `never`). Operators store more over `/api/v1/auto-subscriptions`.
         pub auto_subscribe: Vec<String>,
         /// Messages per second that one client may publish; above, it is not read for a while. 0: as many as it can.
         pub max_messages_per_second: u32,
@@ -70,7 +73,8 @@ section! {
         pub slow_entries: u16,
         /// A subscription that was not slow again for so long leaves the ranking.
         pub slow_expiry: TimeSpan,
-        /// Topics and filters whose messages are counted, such as `["sensor/#", "orders"]`; at most 512.
+        /// Topics and filters whose messages are counted, such as `["sensor/#", "orders"]`; at most 512. Operators store more over
+        /// `/api/v1/topic-metrics`.
         pub topic_metrics: Vec<String>,
         /// Connects of one client id within `mqtt.flapping_window` that are in order. With one more it is banned for
         /// `mqtt.flapping_ban`, on all nodes. 15 is a number to begin with.
@@ -252,11 +256,14 @@ impl Mqtt {
                 fault(key, "must be at least 1ms".to_owned());
             }
         }
-        let counting = mqtt::Observatory::default();
         for filter in &self.topic_metrics {
-            if let Err(error) = counting.register_topic(filter) {
-                fault("topic_metrics", format!("cannot have {filter:?}: {error}"));
+            if let Err(ResourceError::Invalid { rule, .. }) = mqtt::CountedTopic::new(filter).validate() {
+                fault("topic_metrics", format!("cannot have {filter:?}: it {rule}"));
             }
+        }
+        let most = mqtt::CountedTopic::COUNT_MAX;
+        if self.topic_metrics.len() > most {
+            fault("topic_metrics", format!("must have at most {most}"));
         }
     }
 }

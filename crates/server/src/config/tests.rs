@@ -192,6 +192,10 @@ fn rules_between_settings_name_the_setting_to_change() {
             "[mqtt]\nauto_subscribe = [\"a\", \"b qos=3\"]",
             "broker.toml:2: mqtt.auto_subscribe: has a subscription that is not valid, \"b qos=3\": qos=3 is no option",
         ),
+        (
+            "[mqtt]\ntopic_metrics = [\"a\", \"a/#/b\"]",
+            "broker.toml:2: mqtt.topic_metrics: cannot have \"a/#/b\": it must be",
+        ),
         ("[mqtt]\nrewrite = [1]", "broker.toml:2: mqtt.rewrite: expected a list of texts"),
         (
             "[auth.first_user]\nname = \"root\"",
