@@ -3,6 +3,8 @@
 
 mod inbox;
 mod node;
+mod scram;
 
 pub use inbox::Inbox;
 pub use node::{TestNode, on_core};
+pub use scram::ScramClient;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use auth::{Access, Host, Passwords};
+use auth::{Access, Host, Link, Passwords, Policy};
 use broker::{Broker, BrokerConfig, Core, Foundation, Offload, Outside, Shared};
 use cluster::{JournalDriver, Node, NodeConfig, OpenError, RowStores};
 use meta::Resources;
@@ -42,6 +42,15 @@ impl TestNode {
 
     /// A node on a directory that another one left.
     pub async fn start_on(dir: TempDir) -> TestNode {
+        TestNode::start_with(vec![Link::Users, Link::Certificate], dir).await
+    }
+
+    /// A node on an empty directory that asks these who somebody is.
+    pub async fn start_asking(chain: Vec<Link>) -> TestNode {
+        TestNode::start_with(chain, TempDir::new().expect("a temporary directory")).await
+    }
+
+    async fn start_with(chain: Vec<Link>, dir: TempDir) -> TestNode {
         let foundation = Foundation::new(1);
         let node = Arc::new(open(dir.path(), &foundation).await);
         let offload: Offload = Arc::new(|work| {
@@ -50,7 +59,7 @@ impl TestNode {
         let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
         let passwords = Passwords::new(offload.clone(), 2, rng.clone());
         let host = Host { clock: clock.clone(), rng: rng.clone(), passwords };
-        let opened = Access::of_own_table(node.meta(), host).await;
+        let opened = Access::open(node.meta(), chain, Policy::default(), host).await;
         let (access, follower) = opened.expect("what is stored can be read");
         let following = tokio::task::spawn_local(follower.run());
         let outside = Outside { clock, rng, offload, access };

@@ -6,14 +6,13 @@ use broker::Broker as _;
 use model::{TenantId, TopicName};
 use mqtt::MqttConfig;
 use rt::SystemRng;
-use testkit::on_core;
+use testkit::{ScramClient, on_core};
 use wire::mqtt::{
     AckKind, Connect, Delivery, Properties, PropertiesBuf, Property, Qos, ReasonCode, SubscribeOptions,
     Version, Will,
 };
 
 use crate::link::{Broker, Client, Hello, id};
-use crate::scram;
 
 fn user(name: &str, password: &str) -> User {
     let user = User::new(TenantId::default(), name);
@@ -284,7 +283,7 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
         let broker = Broker::with(wide()).await;
         broker.node().put(&user("alice", "secret")).await;
         let mut client = broker.socket(Version::V5).await;
-        let proof = scram::Client::new("alice", "secret");
+        let proof = ScramClient::new(Mechanism::Sha256, "alice", "secret");
         let (reason, challenge) = begin(&mut client, "SCRAM-SHA-256", Some(proof.first().as_bytes())).await;
         assert_eq!(reason, ReasonCode::ContinueAuthentication);
         client.auth(ReasonCode::ContinueAuthentication, &proof.answer(&challenge)).await;
@@ -292,7 +291,7 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
         assert_eq!(reason, ReasonCode::Success);
         assert!(proof.is_broker(&challenge, &verdict));
         // Again, while other packets go on [MQTT-4.12.1].
-        let again = scram::Client::new("alice", "secret");
+        let again = ScramClient::new(Mechanism::Sha256, "alice", "secret");
         client.auth(ReasonCode::ReAuthenticate, again.first().as_bytes()).await;
         let (reason, challenge) = client.proof().await;
         assert_eq!(reason, ReasonCode::ContinueAuthentication);
@@ -300,7 +299,7 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
         client.auth(ReasonCode::ContinueAuthentication, &again.answer(&challenge)).await;
         assert_eq!(client.proof().await.0, ReasonCode::Success);
         // A wrong proof ends it [MQTT-4.12.1-2].
-        let wrong = scram::Client::new("alice", "Secret");
+        let wrong = ScramClient::new(Mechanism::Sha256, "alice", "Secret");
         client.auth(ReasonCode::ReAuthenticate, wrong.first().as_bytes()).await;
         let (_, challenge) = client.proof().await;
         client.auth(ReasonCode::ContinueAuthentication, &wrong.answer(&challenge)).await;
@@ -319,7 +318,7 @@ fn mqtt_4_12_0_what_is_no_proof_is_refused() {
         client.closed().await;
         for (name, password) in [("alice", "Secret"), ("nobody", "secret")] {
             let mut client = broker.socket(Version::V5).await;
-            let proof = scram::Client::new(name, password);
+            let proof = ScramClient::new(Mechanism::Sha256, name, password);
             // The client may let the broker begin, which asks for the first message.
             let (reason, nothing) = begin(&mut client, "SCRAM-SHA-256", None).await;
             assert_eq!((reason, &nothing[..]), (ReasonCode::ContinueAuthentication, &b""[..]));
@@ -331,7 +330,7 @@ fn mqtt_4_12_0_what_is_no_proof_is_refused() {
         }
         // Anything but AUTH in between.
         let mut client = broker.socket(Version::V5).await;
-        let proof = scram::Client::new("alice", "secret");
+        let proof = ScramClient::new(Mechanism::Sha256, "alice", "secret");
         begin(&mut client, "SCRAM-SHA-256", Some(proof.first().as_bytes())).await;
         client.publish("a", b"", Delivery::AtMostOnce).await;
         assert_eq!(client.connack().await, (false, ReasonCode::ProtocolError));

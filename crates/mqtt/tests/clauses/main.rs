@@ -15,7 +15,6 @@ mod observe;
 mod publish;
 mod reasons;
 mod rules;
-mod scram;
 mod session;
 mod shared;
 mod subscribe;
