@@ -198,7 +198,9 @@ async fn handle_other<B: Broker>(context: &Context<B>, header: &RequestHeader, r
         Request::DeleteAcls(request) => Response::DeleteAcls(refused::delete_acls(&request)),
         Request::DescribeClientQuotas(_) => Response::DescribeClientQuotas(refused::describe_client_quotas()),
         // Not advertised, or answered by the caller.
-        Request::CreatePartitions(_)
+        Request::SaslHandshake(_)
+        | Request::SaslAuthenticate(_)
+        | Request::CreatePartitions(_)
         | Request::Produce(_)
         | Request::Fetch(_)
         | Request::ApiVersions(_)
