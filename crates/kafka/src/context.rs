@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use broker::access::{Action, Grant};
+use broker::access::Action;
 use broker::{Broker, Check, RowWrite, RowsOutcome, Topic};
 use bytes::Bytes;
 use model::{Error, ErrorKind, ShardId, TenantId, TopicId, TopicName};
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::convert;
 use crate::error::code_of;
 use crate::groups::GroupsHandle;
+use crate::login::Login;
 use crate::metrics::Metrics;
 use crate::resources;
 
@@ -59,8 +60,8 @@ impl<B> FrontState<B> {
 pub(crate) struct Context<B> {
     pub(crate) front: Rc<FrontState<B>>,
     pub(crate) peer: Peer,
-    /// What the client may do; `None` if it may not even be here.
-    pub(crate) grant: Option<Grant>,
+    /// Who the client is.
+    pub(crate) login: Login,
     /// Where this client is told to find us.
     pub(crate) host: StrBytes,
     pub(crate) port: i32,

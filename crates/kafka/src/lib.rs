@@ -13,6 +13,7 @@ mod convert;
 mod error;
 mod groups;
 mod handlers;
+mod login;
 mod metrics;
 mod pipeline;
 mod resources;
@@ -24,7 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use broker::Broker;
-use net::{Mailbox, Peer};
+use net::{Arrival, Mailbox, Peer};
 use tokio::sync::mpsc;
 
 pub use config::Config;
@@ -33,6 +34,7 @@ pub use session::{Event, Session};
 
 use context::{Context, FrontState, TopicIds};
 use groups::{Ask, GroupLimits, GroupsHandle, Owner};
+use login::Login;
 
 /// Bound: groups that have members.
 const GROUPS_MAX: usize = 100_000;
@@ -95,13 +97,18 @@ impl<B: Broker> Front<B> {
     }
 
     /// A session for a connection from `peer` that was accepted at `local`, and its mailbox, for [`net::drive`]. To be
-    /// called, and driven, on a `LocalSet`.
-    pub fn session(&self, peer: Peer, local: SocketAddr) -> (Session<B>, Mailbox<Event>) {
+    /// called, and driven, on a `LocalSet`. It has its place among those who arrive, if any, until it has got to the point.
+    pub fn session(
+        &self,
+        peer: Peer,
+        local: SocketAddr,
+        arrival: Option<Arrival>,
+    ) -> (Session<B>, Mailbox<Event>) {
         let (host, port) = self.state.config.advertised.clone().unwrap_or_else(|| convert::advertised(local));
-        let grant = rights::admit(&self.state.broker, &self.state.config, &peer);
+        let login = Login::new(&self.state, &peer);
         let front = Rc::clone(&self.state);
-        let context = Context { front, peer, grant, host: host.into(), port: i32::from(port) };
+        let context = Context { front, peer, login, host: host.into(), port: i32::from(port) };
         let mailbox = Mailbox::new();
-        (Session::new(Rc::new(context), mailbox.clone()), mailbox)
+        (Session::new(Rc::new(context), mailbox.clone(), arrival), mailbox)
     }
 }

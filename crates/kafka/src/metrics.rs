@@ -15,6 +15,8 @@ pub struct Metrics {
     pub requests: AtomicU64,
     /// Connections closed because of bytes that are not the protocol, or an API that is not advertised.
     pub refused: AtomicU64,
+    /// Logins that were refused.
+    pub logins_refused: AtomicU64,
     /// Record batches received from producers.
     pub batches_in: AtomicU64,
     /// Bytes of those batches.
@@ -44,6 +46,7 @@ impl Metrics {
                 "Connections closed for bytes that are not the protocol, or an API that is not served.",
                 read(&self.refused),
             ),
+            sample("kafka_logins_refused_total", "Logins that were refused.", read(&self.logins_refused)),
             sample(
                 "kafka_batches_received_total",
                 "Record batches received from producers.",

@@ -4,7 +4,9 @@
 mod clock;
 mod inbox;
 mod node;
+mod scram;
 
 pub use clock::SteppedClock;
 pub use inbox::Inbox;
 pub use node::{TestNode, on_core};
+pub use scram::ScramClient;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use auth::{Access, Host, Passwords};
+use auth::{Access, Host, Link, Passwords, Policy};
 use broker::{Broker, BrokerConfig, Core, Foundation, Offload, Outside, Shared};
 use cluster::{JournalDriver, Node, NodeConfig, OpenError, RowStores};
 use meta::Resources;
@@ -61,15 +61,21 @@ impl TestNode {
 
     /// The same with a clock of the test's.
     pub async fn start_with(clock: Arc<dyn Clock>) -> TestNode {
-        TestNode::start_as(TempDir::new().expect("a temporary directory"), clock).await
+        TestNode::start_as(TempDir::new().expect("a temporary directory"), own_table(), clock).await
     }
 
     /// A node on a directory that another one left.
     pub async fn start_on(dir: TempDir) -> TestNode {
-        TestNode::start_as(dir, Arc::new(SystemClock::new())).await
+        TestNode::start_as(dir, own_table(), Arc::new(SystemClock::new())).await
     }
 
-    async fn start_as(dir: TempDir, clock: Arc<dyn Clock>) -> TestNode {
+    /// A node on an empty directory that asks these who somebody is.
+    pub async fn start_asking(chain: Vec<Link>) -> TestNode {
+        let dir = TempDir::new().expect("a temporary directory");
+        TestNode::start_as(dir, chain, Arc::new(SystemClock::new())).await
+    }
+
+    async fn start_as(dir: TempDir, chain: Vec<Link>, clock: Arc<dyn Clock>) -> TestNode {
         let foundation = Foundation::new(1);
         let node = Arc::new(open(dir.path(), &foundation).await);
         let offload: Offload = Arc::new(|work| {
@@ -78,7 +84,7 @@ impl TestNode {
         let rng = Arc::new(SystemRng);
         let passwords = Passwords::new(offload.clone(), 2, rng.clone());
         let host = Host { clock: clock.clone(), rng: rng.clone(), passwords };
-        let opened = Access::of_own_table(node.meta(), host).await;
+        let opened = Access::open(node.meta(), chain, Policy::default(), host).await;
         let (access, follower) = opened.expect("what is stored can be read");
         let following = tokio::task::spawn_local(follower.run());
         let outside = Outside { clock, rng, offload, access };
@@ -129,6 +135,11 @@ impl TestNode {
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }
+}
+
+/// Asked where a test does not say otherwise.
+fn own_table() -> Vec<Link> {
+    vec![Link::Users, Link::Certificate]
 }
 
 /// Opens the node; waits for the last tasks of a former one to let go of the directory.

@@ -7,7 +7,8 @@ use wire::kafka::messages::{
     FindCoordinatorRequest, JoinGroupRequest, JoinGroupRequestProtocol, ListOffsetsPartition,
     ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, MetadataRequestTopic, MetadataResponse,
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic, OffsetFetchRequest,
-    OffsetFetchRequestTopic, Uuid,
+    OffsetFetchRequestTopic, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+    SaslHandshakeResponse, Uuid,
 };
 use wire::kafka::{
     APIS, ApiKey, ApiRange, ApiVersionsRequest, ApiVersionsResponse, EncodeError, ErrorCode, Fault,
@@ -344,6 +345,42 @@ fn metadata_of_the_oldest_and_a_recent_version() {
     let id = "00000000000000000000000000000000";
     let v12 = format!("0003 000c 00000005 0002'me' 00 02 {id} 02't' 00 01 00 00");
     assert_request(ApiKey::Metadata, 12, &v12, Request::Metadata(request));
+}
+
+#[test]
+fn sasl() {
+    let mut request = SaslHandshakeRequest::default();
+    request.mechanism = "PLAIN".into();
+    // No version of it is flexible.
+    for (version, digits) in [(0, "0000"), (1, "0001")] {
+        let frame = format!("0011 {digits} 00000005 0002'me' 0005'PLAIN'");
+        assert_request(ApiKey::SaslHandshake, version, &frame, Request::SaslHandshake(request.clone()));
+    }
+    let mut response = SaslHandshakeResponse::default();
+    response.error_code = ErrorCode::UnsupportedSaslMechanism.to_wire();
+    response.mechanisms = vec!["PLAIN".into(), "SCRAM-SHA-256".into()];
+    let frame = "00000005 0021 00000002 0005'PLAIN' 000d'SCRAM-SHA-256'";
+    assert_response(ApiKey::SaslHandshake, 1, frame, Response::SaslHandshake(response));
+
+    let mut request = SaslAuthenticateRequest::default();
+    request.auth_bytes = Bytes::from_static(b"\0u\0p");
+    let request = Request::SaslAuthenticate(request);
+    let v1 = "0024 0001 00000005 0002'me' 00000004 00'u'00'p'";
+    assert_request(ApiKey::SaslAuthenticate, 1, v1, request.clone());
+    let v2 = "0024 0002 00000005 0002'me' 00 05 00'u'00'p' 00";
+    assert_request(ApiKey::SaslAuthenticate, 2, v2, request);
+    let mut response = SaslAuthenticateResponse::default();
+    response.error_message = None;
+    response.auth_bytes = Bytes::from_static(b"v=");
+    let v0 = "00000005 0000 ffff 00000002'v='";
+    assert_response(ApiKey::SaslAuthenticate, 0, v0, Response::SaslAuthenticate(response.clone()));
+    response.session_lifetime_ms = 5000;
+    let response = Response::SaslAuthenticate(response);
+    assert_eq!(response_bytes(0, &response), bytes(v0), "what version 0 lacks is left out");
+    let v1 = "00000005 0000 ffff 00000002'v=' 0000000000001388";
+    assert_response(ApiKey::SaslAuthenticate, 1, v1, response.clone());
+    let v2 = "00000005 00 0000 00 03'v=' 0000000000001388 00";
+    assert_response(ApiKey::SaslAuthenticate, 2, v2, response);
 }
 
 /// A broker fills in all it knows: what an older version lacks is left out, not refused.

@@ -141,11 +141,21 @@ impl ScramServer {
             return Err(ScramError::Malformed("channel binding"));
         }
         let nonce = fields.next().and_then(|field| field.strip_prefix("r="));
-        if nonce.and_then(|nonce| nonce.strip_prefix(&challenge.first.client_nonce)) != Some(&self.nonce) {
+        if !nonce.is_some_and(|nonce| self.is_agreed(nonce, &challenge.first.client_nonce)) {
             return Err(ScramError::Malformed("nonce"));
         }
         let proof = STANDARD.decode(proof).map_err(|_| ScramError::Malformed("proof"))?;
         self.check_proof(&challenge, without_proof, &proof)
+    }
+
+    /// Whether a nonce is the client's part with ours behind it.
+    ///
+    /// librdkafka before 2.6.1, which Debian 12 has, puts its own part in front once more. That is let pass, and nothing else: ours is
+    /// in it, and the proof signs our first message in any case.
+    fn is_agreed(&self, nonce: &str, client_nonce: &str) -> bool {
+        let rest = nonce.strip_prefix(client_nonce);
+        let twice = rest.and_then(|rest| rest.strip_prefix(client_nonce));
+        [rest, twice].contains(&Some(&self.nonce))
     }
 
     fn check_proof(

@@ -36,6 +36,16 @@ fn the_example_of_rfc_7677() {
 
 /// What a client does, from RFC 5802 section 3, kept apart from the server's code but for the primitives.
 fn prove(mechanism: Mechanism, password: &[u8], bare: &str, server_first: &str) -> String {
+    prove_with(mechanism, password, (bare, server_first), "")
+}
+
+/// The same with something in front of the nonce.
+fn prove_with(
+    mechanism: Mechanism,
+    password: &[u8],
+    (bare, server_first): (&str, &str),
+    before: &str,
+) -> String {
     let field = |name: &str| server_first.split(',').find_map(|field| field.strip_prefix(name)).unwrap();
     let (nonce, salt) = (field("r="), STANDARD.decode(field("s=")).unwrap());
     let mut salted = vec![0; mechanism.len()];
@@ -45,7 +55,7 @@ fn prove(mechanism: Mechanism, password: &[u8], bare: &str, server_first: &str) 
         Mechanism::Sha512 => pbkdf2::pbkdf2_hmac::<sha2::Sha512>(password, &salt, iterations, &mut salted),
     }
     let client_key = mechanism.hmac(&salted, b"Client Key");
-    let without_proof = format!("c=biws,r={nonce}");
+    let without_proof = format!("c=biws,r={before}{nonce}");
     let signed = format!("{bare},{server_first},{without_proof}");
     let signature = mechanism.hmac(&mechanism.hash(&client_key), signed.as_bytes());
     let proof: Vec<u8> = client_key.iter().zip(signature).map(|(key, sign)| key ^ sign).collect();
@@ -85,6 +95,26 @@ fn the_nonce_is_checked() {
         let message = format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
         let refused = challenged().client_final(message.as_bytes()).err();
         assert_eq!(refused, Some(ScramError::Malformed("nonce")), "{nonce}");
+    }
+}
+
+/// librdkafka before 2.6.1 could not log in: it sends its own part of the nonce twice.
+#[test]
+fn the_clients_part_of_the_nonce_may_come_twice() {
+    for (before, password, outcome) in [
+        ("abc", "pencil", Ok(())),
+        ("abc", "Pencil", Err(ScramError::Refused)),
+        ("abcabc", "pencil", Err(ScramError::Malformed("nonce"))),
+        ("abcx", "pencil", Err(ScramError::Malformed("nonce"))),
+        ("x", "pencil", Err(ScramError::Malformed("nonce"))),
+    ] {
+        let mut server = ScramServer::new(Mechanism::Sha256, &SystemRng);
+        let bare = "n=user,r=abc";
+        server.client_first(format!("n,,{bare}").as_bytes()).unwrap();
+        let server_first = server.server_first(keys(), true).unwrap();
+        let parts = (bare, server_first.as_str());
+        let message = prove_with(Mechanism::Sha256, password.as_bytes(), parts, before);
+        assert_eq!(server.client_final(message.as_bytes()).map(|_| ()), outcome, "{before} {password}");
     }
 }
 

@@ -23,6 +23,8 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod refused;
+mod sasl_authenticate;
+mod sasl_handshake;
 mod sync_group;
 
 use broker::Broker;
@@ -45,7 +47,7 @@ const fn offered(key: ApiKey, version_min: i16, version_max: i16) -> Offered {
 }
 
 /// What we advertise, in order of the keys.
-const OFFERED: [Offered; 25] = [
+const OFFERED: [Offered; 27] = [
     produce::API,
     fetch::API,
     list_offsets::API,
@@ -59,6 +61,7 @@ const OFFERED: [Offered; 25] = [
     sync_group::API,
     describe_groups::API,
     list_groups::API,
+    sasl_handshake::API,
     api_versions::API,
     create_topics::API,
     delete_topics::API,
@@ -68,6 +71,7 @@ const OFFERED: [Offered; 25] = [
     refused::CREATE_ACLS,
     refused::DELETE_ACLS,
     describe_configs::API,
+    sasl_authenticate::API,
     delete_groups::API,
     refused::DESCRIBE_CLIENT_QUOTAS,
     describe_cluster::API,
@@ -92,6 +96,12 @@ pub(crate) fn is_advertised(header: &RequestHeader, request: &Request) -> bool {
     row.is_some_and(|api| (api.version_min..=api.version_max).contains(&header.version))
 }
 
+/// Whether a request is served before a login, by its frame. Spec: S80.
+pub(crate) fn precedes_login(frame: &[u8]) -> bool {
+    let api = ApiKey::of_frame(frame);
+    matches!(api, Some(ApiKey::ApiVersions | ApiKey::SaslHandshake | ApiKey::SaslAuthenticate))
+}
+
 /// How a request gets along with others of its connection.
 pub(crate) fn lane<B: Broker>(context: &Context<B>, request: &Request) -> Lane {
     match request {
@@ -105,6 +115,8 @@ pub(crate) fn lane<B: Broker>(context: &Context<B>, request: &Request) -> Lane {
 /// What a handler says.
 pub(crate) enum Handled {
     Response(Response),
+    /// The same, and soon the end of the connection.
+    Farewell(Response),
     /// The client wants no answer.
     Silent,
     /// The client wants no answer and has to know of an error.
@@ -147,6 +159,8 @@ fn produced(response: ProduceResponse, wants_answer: bool) -> Handled {
 async fn handle_other<B: Broker>(context: &Context<B>, header: &RequestHeader, request: Request) -> Handled {
     let version = header.version;
     Handled::Response(match request {
+        Request::SaslHandshake(request) => return sasl_handshake::handle(context, version, &request),
+        Request::SaslAuthenticate(request) => return sasl_authenticate::handle(context, request).await,
         Request::OffsetCommit(request) => {
             Response::OffsetCommit(offset_commit::handle(context, request).await)
         }

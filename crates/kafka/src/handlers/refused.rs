@@ -1,5 +1,5 @@
-//! Access rules and quotas (keys 29, 30, 31: versions 1 to 3; key 48: versions 0 and 1). There are none yet; clients infer
-//! from these rows how old a broker is.
+//! Access rules and quotas (keys 29, 30, 31: versions 1 to 3; key 48: versions 0 and 1). Permissions have no ACLs, and there are
+//! no quotas; clients infer from these rows how old a broker is.
 
 use wire::kafka::messages::{
     AclCreationResult, CreateAclsRequest, CreateAclsResponse, DeleteAclsFilterResult, DeleteAclsRequest,
@@ -15,7 +15,7 @@ pub(super) const DELETE_ACLS: Offered = offered(ApiKey::DeleteAcls, 1, 3);
 pub(super) const DESCRIBE_CLIENT_QUOTAS: Offered = offered(ApiKey::DescribeClientQuotas, 0, 1);
 
 const CODE: i16 = ErrorCode::SecurityDisabled as i16;
-const MESSAGE: &str = "access control is not there yet";
+const MESSAGE: &str = "permissions are read and changed over HTTP";
 
 pub(super) fn describe_acls() -> DescribeAclsResponse {
     let mut response = DescribeAclsResponse::default();

@@ -1,7 +1,6 @@
 //! What a client may not do is refused for each topic and group. Spec: S81.
 
 use auth::{Effect, Object, Permission, Right, User, Who};
-use kafka::Config;
 use model::TenantId;
 use testkit::{TestNode, on_core};
 use wire::kafka::messages::{HeartbeatRequest, MetadataRequest};
@@ -66,23 +65,6 @@ fn s81_each_topic_and_group_is_refused_on_its_own() {
         node.put(&permission("d", Effect::Deny, &[Right::Publish], Object::Topic, "open/log")).await;
         assert_eq!(client.produce("open.log", 0, batch(0, &["3"])).await.error_code, denied);
         assert_eq!(client.fetch("open.log", 0, 0).await.high_watermark, 1, "nothing came to it");
-        kafka.stop().await;
-        node.stop().await;
-    });
-}
-
-#[test]
-fn a_listener_that_is_not_on_loopback_lets_nobody_in() {
-    on_core(async {
-        let node = TestNode::start().await;
-        let mut config = Config::default();
-        config.listener.loopback = false;
-        let kafka = Kafka::with(&node, config);
-        let mut client = kafka.connect();
-        let mut topics = MetadataRequest::default();
-        topics.topics = None;
-        client.send(12, &Request::Metadata(topics));
-        assert!(client.is_closed());
         kafka.stop().await;
         node.stop().await;
     });

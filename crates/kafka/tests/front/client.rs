@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use kafka::{Config, Event, Front, Session, Shared};
 use model::batch::BatchBuilder;
-use net::{Closed, Mailbox, Output, Peer, Session as _, Turn};
+use net::{Arrival, Closed, Mailbox, Output, Peer, Session as _, Turn};
 use testkit::TestNode;
 use wire::kafka::messages::{CreatableTopic, CreateTopicsRequest, MetadataRequest, MetadataRequestTopic};
 use wire::kafka::{
@@ -39,9 +39,14 @@ impl Kafka {
     }
 
     pub(crate) fn connect(&self) -> Client {
+        self.arrive(None)
+    }
+
+    /// A client that has its place among those who arrive.
+    pub(crate) fn arrive(&self, arrival: Option<Arrival>) -> Client {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let peer = Peer::tcp(&"kafka".into(), address("127.0.0.1:50000"));
-        let (session, mailbox) = self.front.session(peer, address("127.0.0.1:19092"));
+        let (session, mailbox) = self.front.session(peer, address("127.0.0.1:19092"), arrival);
         Client {
             session,
             mailbox,
@@ -73,6 +78,14 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn is_closed(&self) -> bool {
         self.closing
+    }
+
+    /// As the driver does: bytes are handed over when the session wants them.
+    pub(crate) fn deliver(&mut self, bytes: &[u8]) {
+        match self.session.wants_input() {
+            true => self.send_bytes(bytes),
+            false => self.input.extend_from_slice(bytes),
+        }
     }
 
     /// Hands bytes to the session as they are.
@@ -160,6 +173,11 @@ impl Client {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("the connection is closed in time");
+    }
+
+    /// The moment that the session waits for.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.session.deadline()
     }
 
     /// The moment that the session waits for has come.

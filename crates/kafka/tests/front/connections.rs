@@ -20,7 +20,7 @@ fn the_handshake_never_fails() {
             else {
                 panic!();
             };
-            assert_eq!((response.error_code, response.apis.len()), (0, 25));
+            assert_eq!((response.error_code, response.apis.len()), (0, 27));
         }
         let Response::ApiVersions(response) =
             client.call(3, Request::ApiVersions(ApiVersionsRequest::default())).await

@@ -5,5 +5,6 @@ mod client;
 mod connections;
 mod groups;
 mod records;
+mod sasl;
 mod topics;
 mod versions;

@@ -1,5 +1,7 @@
 //! Every advertised version of every API is answered: no field stands in the way of an encoding.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use testkit::{TestNode, on_core};
 use wire::kafka::messages::{
@@ -11,7 +13,7 @@ use wire::kafka::messages::{
     ListOffsetsTopic, MemberIdentity, MetadataRequest, MetadataRequestTopic, OffsetCommitRequest,
     OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetFetchRequest, OffsetFetchRequestGroup,
     OffsetFetchRequestTopic, OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
-    SyncGroupRequest,
+    SaslAuthenticateRequest, SaslHandshakeRequest, SyncGroupRequest,
 };
 use wire::kafka::{ApiKey, ApiRange, ApiVersionsRequest, FetchTopic, Request, Response};
 
@@ -257,6 +259,11 @@ fn every_advertised_version_is_answered() {
         let topic_id = client.metadata("t", false).await.topics[0].topic_id;
         for ApiRange { key, version_min, version_max } in advertised(&mut client).await {
             let api = ApiKey::from_wire(key).expect("known to the codec");
+            if matches!(api, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate) {
+                // They change what the connection takes next.
+                logs_in(&kafka, api, version_min..=version_max).await;
+                continue;
+            }
             for version in version_min.max(api.spec().version_min)..=version_max {
                 for request in requests(api, version, topic_id) {
                     let id = client.send(version, &request);
@@ -266,6 +273,28 @@ fn every_advertised_version_is_answered() {
             }
         }
     });
+}
+
+async fn logs_in(kafka: &Kafka, api: ApiKey, versions: RangeInclusive<i16>) {
+    for version in versions {
+        let mut client = kafka.connect();
+        let mut handshake = SaslHandshakeRequest::default();
+        handshake.mechanism = "PLAIN".into();
+        if api == ApiKey::SaslHandshake {
+            client.call(version, Request::SaslHandshake(handshake)).await;
+            continue;
+        }
+        client.call(1, Request::SaslHandshake(handshake)).await;
+        let mut token = SaslAuthenticateRequest::default();
+        token.auth_bytes = Bytes::from_static(b"\0anybody\0x");
+        let Response::SaslAuthenticate(response) =
+            client.call(version, Request::SaslAuthenticate(token)).await
+        else {
+            panic!("another response");
+        };
+        // Nobody has set up users: it is let in as an anonymous client.
+        assert_eq!(response.error_code, 0, "version {version}");
+    }
 }
 
 async fn advertised(client: &mut Client) -> Vec<ApiRange> {

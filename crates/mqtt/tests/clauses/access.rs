@@ -6,14 +6,13 @@ use broker::Broker as _;
 use model::{TenantId, TopicName};
 use mqtt::MqttConfig;
 use rt::SystemRng;
-use testkit::on_core;
+use testkit::{ScramClient, on_core};
 use wire::mqtt::{
     AckKind, Auth, Connect, Delivery, Properties, PropertiesBuf, Property, Qos, ReasonCode, SubscribeOptions,
     Version, Will,
 };
 
 use crate::link::{Broker, Client, Hello, id};
-use crate::scram;
 
 fn user(name: &str, password: &str) -> User {
     let user = User::new(TenantId::default(), name);
@@ -294,7 +293,7 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
         broker.node().put(&user("alice", "secret")).await;
         broker.node().put(&allow("alice", "alice", "#")).await;
         let mut client = broker.socket(Version::V5).await;
-        let proof = scram::Client::new("alice", "secret");
+        let proof = ScramClient::new(Mechanism::Sha256, "alice", "secret");
         let (reason, challenge) = begin(&mut client, "SCRAM-SHA-256", Some(proof.first().as_bytes())).await;
         assert_eq!(reason, ReasonCode::ContinueAuthentication);
         client.auth(ReasonCode::ContinueAuthentication, &proof.answer(&challenge)).await;
@@ -302,7 +301,7 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
         assert_eq!(reason, ReasonCode::Success);
         assert!(proof.is_broker(&challenge, &verdict));
         // Again, while other packets go on [MQTT-4.12.1].
-        let again = scram::Client::new("alice", "secret");
+        let again = ScramClient::new(Mechanism::Sha256, "alice", "secret");
         client.auth(ReasonCode::ReAuthenticate, again.first().as_bytes()).await;
         let (reason, challenge) = client.proof().await;
         assert_eq!(reason, ReasonCode::ContinueAuthentication);
@@ -315,7 +314,7 @@ fn mqtt_4_12_a_client_proves_itself_by_scram_and_does_so_again() {
 /// A client whose connection is proved by SCRAM-SHA-256, and who leaves a will.
 async fn proved(broker: &Broker) -> Client {
     let mut client = broker.socket(Version::V5).await;
-    let proof = scram::Client::new("alice", "secret");
+    let proof = ScramClient::new(Mechanism::Sha256, "alice", "secret");
     let (_, challenge) = begin(&mut client, "SCRAM-SHA-256", Some(proof.first().as_bytes())).await;
     client.auth(ReasonCode::ContinueAuthentication, &proof.answer(&challenge)).await;
     assert_eq!(client.proof().await.0, ReasonCode::Success);
@@ -355,7 +354,7 @@ fn mqtt_4_12_1_2_a_proof_that_fails_ends_the_connection_and_publishes_the_will()
         // A wrong password, and another user than before.
         for (name, password) in [("alice", "Secret"), ("bob", "secret")] {
             let mut client = proved(&broker).await;
-            let proof = scram::Client::new(name, password);
+            let proof = ScramClient::new(Mechanism::Sha256, name, password);
             client.auth(ReasonCode::ReAuthenticate, proof.first().as_bytes()).await;
             let (_, challenge) = client.proof().await;
             client.auth(ReasonCode::ContinueAuthentication, &proof.answer(&challenge)).await;
@@ -372,7 +371,7 @@ fn mqtt_4_12_0_1_what_is_no_proof_is_refused() {
         broker.node().put(&user("alice", "secret")).await;
         for (name, password) in [("alice", "Secret"), ("nobody", "secret")] {
             let mut client = broker.socket(Version::V5).await;
-            let proof = scram::Client::new(name, password);
+            let proof = ScramClient::new(Mechanism::Sha256, name, password);
             // The client may let the broker begin, which asks for the first message.
             let (reason, nothing) = begin(&mut client, "SCRAM-SHA-256", None).await;
             assert_eq!((reason, &nothing[..]), (ReasonCode::ContinueAuthentication, &b""[..]));

@@ -147,7 +147,7 @@ impl Broker {
             let io = CoreIo::new();
             let entered = entrance.enter_tcp(stream, Address::Ip(peer), &io).await.expect("a WebSocket");
             let (session, mailbox) = served.session(entered.peer);
-            drive(entered.io, io, session, mailbox, std::future::pending()).await;
+            drive(entered.io, io, session, mailbox, ()).await;
         });
         let mut client = Client { stream, version: Version::V5, received: BytesMut::new() };
         client.send(UPGRADE).await;

@@ -12,7 +12,6 @@ mod link;
 mod observe;
 mod publish;
 mod rules;
-mod scram;
 mod script;
 mod session;
 mod shared;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use auth::Follower;
 use broker::{Broker, Core, Shared};
-use net::{CoreIo, Gate, Peer, accept_loop, drive};
+use net::{Arrivals, CoreIo, Gate, Peer, accept_loop, drive};
 use rt::{OnFailure, OnShutdown, Shutdown, TaskKind, Tasks};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
@@ -25,6 +25,9 @@ use crate::config::Config;
 
 /// Bound: what was published and not decided may take this long at the end. A full disk would keep it for ever.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
+
+/// Bound: Kafka connections of a core that have to log in and have not said who they are.
+const KAFKA_ARRIVALS_MAX: usize = 4096;
 
 /// One client. It is told of the end and has a few seconds to take what is left for it.
 pub(super) const CONNECTION: TaskKind =
@@ -207,16 +210,18 @@ fn listen_kafka(plan: &Plan, tasks: &Tasks, core: &Core, io: &CoreIo, socket: Tc
     let front = kafka::Front::new(Arc::clone(&plan.kafka_config), core.clone(), plan.fronts.kafka.clone());
     let (spawner, io) = (tasks.clone(), io.clone());
     let (door, name) = (plan.door.clone(), Arc::from("kafka"));
+    let arrivals = Arrivals::new(KAFKA_ARRIVALS_MAX);
+    let gate = Gate { rate: None, arrivals: Some(arrivals.clone()) };
     let serve = move |stream: TcpStream, peer: SocketAddr| {
         let Some(permit) = door.admit_reader(Instant::now()) else { return };
         // A connection that is gone already has no address; it ends by itself.
         let Ok(local) = stream.local_addr() else { return };
-        let (session, mailbox) = front.session(Peer::tcp(&name, peer), local);
+        let (session, mailbox) = front.session(Peer::tcp(&name, peer), local, Some(arrivals.enter()));
         let driven = drive(stream, io.clone(), session, mailbox, permit);
         spawner.spawn_local(CONNECTION, "kafka", driven);
     };
     tasks.spawn_local(ACCEPTOR, "kafka", async move {
-        if let Err(error) = accept_loop(socket, Gate::default(), serve).await {
+        if let Err(error) = accept_loop(socket, gate, serve).await {
             error!(err = %error, "the Kafka listener failed");
         }
     });

@@ -49,11 +49,8 @@ fn text(config: &Config, listening: &[Listening], has_users: bool) -> String {
 }
 
 fn warn_of_wide(text: &mut String, listening: &[Listening], has_users: bool) {
-    let (named, others): (Vec<_>, Vec<_>) = listening
-        .iter()
-        .filter(|one| one.place.is_wide())
-        .partition(|one| ["kafka", "http"].contains(&one.name.as_str()));
-    let (kafka, http) = named.into_iter().partition(|one| one.name == "kafka");
+    let (http, others): (Vec<_>, Vec<_>) =
+        listening.iter().filter(|one| one.place.is_wide()).partition(|one| one.name == "http");
     let mut warn = |why: &str, which: Vec<&Listening>| {
         if which.is_empty() {
             return;
@@ -67,8 +64,6 @@ fn warn_of_wide(text: &mut String, listening: &[Listening], has_users: bool) {
         let why = "these listeners are open to the network; they refuse everybody until a user exists";
         warn(why, others);
     }
-    let why = "Kafka clients cannot log in yet; a listener that is open to the network refuses them";
-    warn(why, kafka);
     warn("whoever reaches this listener can read health and metrics", http);
 }
 
@@ -97,6 +92,9 @@ mod tests {
         assert!(!text(&config, &wide, true).contains("WARNING"));
         let wide = [listening("kafka", ip("0.0.0.0:9092"), None), listening("http", ip("[::]:58080"), None)];
         let shown = text(&config, &wide, true);
-        assert!(shown.contains("cannot log in yet") && shown.contains("  http [::]:58080\n"), "{shown}");
+        assert!(shown.contains("can read health and metrics:\n  http [::]:58080\n"), "{shown}");
+        assert!(!shown.contains("  kafka 0.0.0.0:9092\n\n"), "{shown}");
+        let shown = text(&config, &wide, false);
+        assert!(shown.contains("refuse everybody until a user exists:\n  kafka 0.0.0.0:9092\n"), "{shown}");
     }
 }

@@ -32,6 +32,8 @@ pub enum ApiKey {
     DescribeGroups = 15,
     /// Names of groups.
     ListGroups = 16,
+    /// Which mechanism a client proves itself by.
+    SaslHandshake = 17,
     /// Which versions the broker speaks.
     ApiVersions = 18,
     /// Create topics.
@@ -50,6 +52,8 @@ pub enum ApiKey {
     DeleteAcls = 31,
     /// Settings of topics and brokers.
     DescribeConfigs = 32,
+    /// A token of a client's proof.
+    SaslAuthenticate = 36,
     /// Add partitions to topics.
     CreatePartitions = 37,
     /// Forget groups.
@@ -76,12 +80,15 @@ pub struct ApiSpec {
     pub flexible_from: i16,
 }
 
+/// Where no version is flexible.
+const NEVER: i16 = i16::MAX;
+
 const fn spec(key: ApiKey, version_min: i16, version_max: i16, flexible_from: i16) -> ApiSpec {
     ApiSpec { key, advertised_min: version_min, version_min, version_max, flexible_from }
 }
 
 /// Every API of this codec, in order of its number.
-pub const APIS: [ApiSpec; 26] = [
+pub const APIS: [ApiSpec; 28] = [
     ApiSpec { advertised_min: 0, ..spec(ApiKey::Produce, 3, 12, 9) },
     spec(ApiKey::Fetch, 4, 17, 12),
     spec(ApiKey::ListOffsets, 1, 10, 6),
@@ -95,6 +102,7 @@ pub const APIS: [ApiSpec; 26] = [
     spec(ApiKey::SyncGroup, 0, 5, 4),
     spec(ApiKey::DescribeGroups, 0, 6, 5),
     spec(ApiKey::ListGroups, 0, 5, 3),
+    spec(ApiKey::SaslHandshake, 0, 1, NEVER),
     spec(ApiKey::ApiVersions, 0, 4, 3),
     spec(ApiKey::CreateTopics, 2, 7, 5),
     spec(ApiKey::DeleteTopics, 1, 6, 4),
@@ -104,6 +112,7 @@ pub const APIS: [ApiSpec; 26] = [
     spec(ApiKey::CreateAcls, 1, 3, 2),
     spec(ApiKey::DeleteAcls, 1, 3, 2),
     spec(ApiKey::DescribeConfigs, 1, 4, 4),
+    spec(ApiKey::SaslAuthenticate, 0, 2, 2),
     spec(ApiKey::CreatePartitions, 0, 3, 2),
     spec(ApiKey::DeleteGroups, 0, 2, 2),
     spec(ApiKey::DescribeClientQuotas, 0, 1, 1),
@@ -114,6 +123,11 @@ impl ApiKey {
     /// The API of a number on the wire, if this codec knows it.
     pub fn from_wire(key: i16) -> Option<Self> {
         APIS.iter().map(|spec| spec.key).find(|known| *known as i16 == key)
+    }
+
+    /// The API of a request, by the first bytes of its frame.
+    pub fn of_frame(frame: &[u8]) -> Option<Self> {
+        frame.first_chunk().and_then(|key| Self::from_wire(i16::from_be_bytes(*key)))
     }
 
     /// Its number on the wire.
@@ -167,7 +181,8 @@ mod tests {
             LeaveGroup => SyncGroup,
             SyncGroup => DescribeGroups,
             DescribeGroups => ListGroups,
-            ListGroups => ApiVersions,
+            ListGroups => SaslHandshake,
+            SaslHandshake => ApiVersions,
             ApiVersions => CreateTopics,
             CreateTopics => DeleteTopics,
             DeleteTopics => InitProducerId,
@@ -176,7 +191,8 @@ mod tests {
             DescribeAcls => CreateAcls,
             CreateAcls => DeleteAcls,
             DeleteAcls => DescribeConfigs,
-            DescribeConfigs => CreatePartitions,
+            DescribeConfigs => SaslAuthenticate,
+            SaslAuthenticate => CreatePartitions,
             CreatePartitions => DeleteGroups,
             DeleteGroups => DescribeClientQuotas,
             DescribeClientQuotas => DescribeCluster,
@@ -197,6 +213,8 @@ mod tests {
         assert_eq!(rows, APIS.len());
         assert!(APIS.is_sorted_by_key(|spec| spec.key));
         assert_eq!(ApiKey::from_wire(999), None);
+        assert_eq!(ApiKey::of_frame(&[0, 18, 0]), Some(ApiKey::ApiVersions));
+        assert_eq!((ApiKey::of_frame(&[0]), ApiKey::of_frame(&[3, 231])), (None, None));
     }
 
     #[test]
@@ -208,8 +226,8 @@ mod tests {
                 .expect("the schemas know every key");
             assert!(spec.version_min >= schema.supported_versions.min().value(), "{spec:?}");
             assert!(spec.version_max <= schema.supported_versions.max().value(), "{spec:?}");
-            let flexible_from = schema.flexible_versions.map(|range| range.min().value());
-            assert_eq!(Some(spec.flexible_from), flexible_from, "{spec:?}");
+            let flexible_from = schema.flexible_versions.map_or(NEVER, |range| range.min().value());
+            assert_eq!(spec.flexible_from, flexible_from, "{spec:?}");
         }
     }
 }

@@ -20,6 +20,7 @@ use super::messages::{
     LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse, ListOffsetsRequest,
     ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
     OffsetFetchRequest, OffsetFetchResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
     SyncGroupRequest, SyncGroupResponse,
 };
 use super::output::Output;
@@ -162,6 +163,7 @@ messages! {
     SyncGroup: SyncGroupRequest, SyncGroupResponse;
     DescribeGroups: DescribeGroupsRequest, DescribeGroupsResponse;
     ListGroups: ListGroupsRequest, ListGroupsResponse;
+    SaslHandshake: SaslHandshakeRequest, SaslHandshakeResponse;
     CreateTopics: CreateTopicsRequest, CreateTopicsResponse;
     DeleteTopics: DeleteTopicsRequest, DeleteTopicsResponse;
     InitProducerId: InitProducerIdRequest, InitProducerIdResponse;
@@ -170,6 +172,7 @@ messages! {
     CreateAcls: CreateAclsRequest, CreateAclsResponse;
     DeleteAcls: DeleteAclsRequest, DeleteAclsResponse;
     DescribeConfigs: DescribeConfigsRequest, DescribeConfigsResponse;
+    SaslAuthenticate: SaslAuthenticateRequest, SaslAuthenticateResponse;
     CreatePartitions: CreatePartitionsRequest, CreatePartitionsResponse;
     DeleteGroups: DeleteGroupsRequest, DeleteGroupsResponse;
     DescribeClientQuotas: DescribeClientQuotasRequest, DescribeClientQuotasResponse;

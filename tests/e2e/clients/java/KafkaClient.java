@@ -21,6 +21,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.SaslAuthenticationException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -42,6 +43,7 @@ public final class KafkaClient {
         switch (arguments[0]) {
             case "produce" -> produce(options);
             case "consume" -> consume(options);
+            case "login" -> login(options);
             default -> throw new IllegalArgumentException(arguments[0]);
         }
     }
@@ -51,7 +53,29 @@ public final class KafkaClient {
         settings.put("bootstrap.servers", options.get("address"));
         settings.put("reconnect.backoff.ms", "50");
         settings.put("reconnect.backoff.max.ms", "200");
+        String mechanism = options.get("mechanism");
+        if (mechanism != null) {
+            String module = mechanism.equals("PLAIN") ? "plain.PlainLoginModule" : "scram.ScramLoginModule";
+            settings.put("security.protocol", "SASL_PLAINTEXT");
+            settings.put("sasl.mechanism", mechanism);
+            settings.put(
+                    "sasl.jaas.config",
+                    String.format(
+                            "org.apache.kafka.common.security.%s required username=\"%s\" password=\"%s\";",
+                            module, options.get("user"), options.get("password")));
+        }
         return settings;
+    }
+
+    /** Whether it is let in. */
+    private static void login(Map<String, String> options) {
+        ByteArrayDeserializer bytes = new ByteArrayDeserializer();
+        try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(settings(options), bytes, bytes)) {
+            consumer.listTopics();
+            OUT.println("{\"event\":\"welcome\"}");
+        } catch (SaslAuthenticationException error) {
+            OUT.printf("{\"event\":\"refused\",\"message\":\"%s\"}%n", error.getMessage());
+        }
     }
 
     private static void produce(Map<String, String> options) throws Exception {

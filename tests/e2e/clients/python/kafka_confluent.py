@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from options import parse, records, tell, tohex
@@ -23,8 +23,38 @@ def settings(options, **more):
         "retry.backoff.ms": 20,
         "retry.backoff.max.ms": 100,
         "topic.metadata.refresh.fast.interval.ms": 50,
+        **identity(options),
         **more,
     }
+
+
+def identity(options):
+    if "mechanism" not in options:
+        return {}
+    return {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": options["mechanism"],
+        "sasl.username": options["user"],
+        "sasl.password": options["password"],
+    }
+
+
+def login(options):
+    """Whether it is let in."""
+    refusals = []
+
+    def on_error(error):
+        if error.code() == KafkaError._AUTHENTICATION:
+            refusals.append(str(error))
+
+    consumer = Consumer(settings(options, **{"group.id": "unused", "error_cb": on_error}))
+    while not refusals:
+        try:
+            consumer.list_topics(timeout=1)
+            return tell("welcome")
+        except KafkaException:
+            consumer.poll(POLL_SECONDS)
+    tell("refused", message=refusals[0])
 
 
 def produce(options):
@@ -180,4 +210,6 @@ def inspect(options):
 
 if __name__ == "__main__":
     verb, given = parse()
-    {"produce": produce, "consume": consume, "create": create, "delete": delete, "inspect": inspect}[verb](given)
+    {
+        "produce": produce, "consume": consume, "create": create, "delete": delete, "inspect": inspect, "login": login,
+    }[verb](given)
