@@ -1,5 +1,6 @@
 """Starts the brokers that are compared, each fresh in a directory of its own, and stops exactly those."""
 
+import functools
 import json
 import os
 import resource
@@ -12,7 +13,6 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 CACHE = Path(os.environ.get("ROBUSTMQ_CACHE",
                             Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "robustmq"))
 START_WITHIN = 30.0
@@ -88,9 +88,17 @@ class Unavailable(Exception):
     """What has to be there is not; the message says how to get it."""
 
 
+@functools.cache
+def target():
+    """Where cargo builds: what the environment says, or the settings that scripts/setup wrote."""
+    command = ["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return Path(json.loads(found.stdout)["target_directory"])
+
+
 def executable(name, package):
     """A release binary of this repository."""
-    path = TARGET / "release" / name
+    path = target() / "release" / name
     if not path.exists():
         raise Unavailable(f"{path} is missing: cargo build --release -p {package}")
     return str(path)
