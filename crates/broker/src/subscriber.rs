@@ -92,8 +92,15 @@ pub enum CatchUp {
 struct Loaded {
     batches: AHashMap<(ShardId, u64), StoredBatch>,
     failed: Option<(ShardId, u64)>,
-    /// What stands behind a place of a group.
-    scan: Option<((GroupId, Position), Scan)>,
+    scan: Option<LoadedScan>,
+}
+
+/// What stands behind a place of a group.
+struct LoadedScan {
+    place: (GroupId, Position),
+    /// Where it was looked for; `None`: everywhere.
+    shards: Option<Vec<ShardId>>,
+    scan: Scan,
 }
 
 /// What a scan found.
@@ -210,8 +217,11 @@ impl Subscriber {
                 if scan.applied == applied {
                     return Step::Drained(applied);
                 }
-                // It was read from the disk a while ago. What came since is in memory.
+                // It was read from the disk a while ago. What came since is mostly in memory.
                 after = after.max(Position::end_of(scan.applied));
+                if haul.found.len() == before {
+                    cursor.set(group.id(), after);
+                }
                 continue;
             }
             for item in &scan.found {
@@ -241,11 +251,11 @@ impl Subscriber {
         }
     }
 
-    /// What a scan from here on found on the disk, once.
+    /// What a scan from here on found on the disk, once; nothing if the subscriptions look elsewhere by now.
     fn loaded_scan(&self, group: &Group, after: Position) -> Option<Scan> {
-        let mut loaded = self.loaded.as_ref()?.borrow_mut();
-        let place = (group.id(), after);
-        loaded.scan.take_if(|(known, _)| *known == place).map(|(_, scan)| scan)
+        let loaded = self.loaded.as_ref()?.borrow_mut().scan.take()?;
+        let is_it = loaded.place == (group.id(), after) && loaded.shards == self.exact_shards(group);
+        is_it.then_some(loaded.scan)
     }
 
     /// What of a scanned batch concerns this subscriber.
@@ -312,20 +322,15 @@ impl Subscriber {
         let loaded = Rc::clone(self.loaded.get_or_insert_default());
         let (core, group, shards) = (self.core.clone(), group.clone(), self.exact_shards(group));
         CatchUp::Wait(Box::pin(async move {
-            let log = Arc::clone(group.log());
+            let (log, place) = (Arc::clone(group.log()), (group.id(), after));
             let scanned = core.offload(move || {
                 let applied = log.applied();
                 let selection = shards.as_deref().map_or(Selection::All, Selection::Shards);
-                let found = log.scan(after, &selection, SCAN_MAX, Reach::Disk)?;
-                Ok::<_, LogError>(Scan { applied, found: found.unwrap_or_default() })
+                let found = log.scan(after, &selection, SCAN_MAX, Reach::Disk)?.unwrap_or_default();
+                Ok::<_, LogError>(LoadedScan { place, shards, scan: Scan { applied, found } })
             });
             match scanned.await {
-                Ok(Ok(scan)) => loaded.borrow_mut().scan = Some(((group.id(), after), scan)),
-                Ok(Err(LogError::Damaged { what })) => {
-                    warn!(group = %group.id(), what, "a part of the log is damaged and is passed over");
-                    let nothing = Scan { applied: group.log().applied(), found: Vec::new() };
-                    loaded.borrow_mut().scan = Some(((group.id(), after), nothing));
-                }
+                Ok(Ok(scan)) => loaded.borrow_mut().scan = Some(scan),
                 Ok(Err(error)) => {
                     warn!(group = %group.id(), err = %error, "the log cannot be read; trying again");
                     tokio::time::sleep(AGAIN_AFTER).await;

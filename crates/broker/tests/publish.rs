@@ -184,6 +184,53 @@ fn what_lies_in_sealed_segments_is_waited_for_and_what_comes_meanwhile_is_not_mi
     });
 }
 
+/// What was found for the subscriptions of before was taken for all that there was: a message for a new one was passed over.
+#[test]
+fn what_is_subscribed_while_the_disk_is_waited_for_misses_nothing() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let body = "x".repeat(50_000);
+        publish(&node.core, "new", &["1"]).await;
+        for _ in 0..10 {
+            publish(&node.core, "old", &[body.as_str(); 8]).await;
+        }
+        let dir = node.stop().await;
+        let node = TestNode::start_on(dir).await;
+        for name in ["old", "new"] {
+            let name = TopicName::new(name).expect("legal");
+            node.core.find_topic(&tenant, &name).await.expect("read").expect("there");
+        }
+        let mut subscriber = node.core.subscriber(&tenant, Inbox::new().sink());
+        subscriber.subscribe(&filter("old"), 1, Start::AtCursor).expect("subscribed");
+        let (mut cursor, mut found, mut is_first) = (Cursor::default(), Vec::new(), true);
+        loop {
+            match subscriber.catch_up(&mut cursor, 1 << 20) {
+                CatchUp::Live => break,
+                CatchUp::Wait(wait) => {
+                    if std::mem::take(&mut is_first) {
+                        // Before anybody looks at the disk.
+                        subscriber.subscribe(&filter("new"), 2, Start::Now).expect("subscribed");
+                        publish(&node.core, "new", &["2"]).await;
+                    }
+                    wait.await;
+                }
+                CatchUp::Batches(deliveries) => {
+                    for delivery in deliveries {
+                        let position = delivery.batch.position.expect("a committed batch");
+                        cursor.set(delivery.batch.group, position);
+                        found.extend(values(&delivery));
+                    }
+                }
+            }
+        }
+        assert!(!is_first, "it waited");
+        let count = found.len();
+        found.retain(|found| *found != body);
+        assert_eq!((count, found), (81, vec!["2".to_owned()]));
+    });
+}
+
 #[test]
 fn a_subscription_begins_now_even_if_the_subscriber_is_behind() {
     on_core(async {

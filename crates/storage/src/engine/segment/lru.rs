@@ -1,9 +1,12 @@
-//! A small cache bounded by bytes, least recently used out first. For tens of large things, not for millions of small ones.
+//! A small cache bounded by bytes, least recently used out first.
 
 use std::hash::Hash;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+
+/// More entries than this are not looked at for each one that comes.
+const MANY: usize = 64;
 
 /// What is cached, shared with whoever is using it.
 pub(super) struct Lru<K, V> {
@@ -37,9 +40,24 @@ impl<K: Hash + Eq + Copy, V> Lru<K, V> {
         self.uses += 1;
         self.bytes += bytes;
         self.entries.insert(key, Entry { value, bytes, used: self.uses });
-        while self.bytes > self.bytes_max && self.entries.len() > 1 {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key);
-            oldest.into_iter().for_each(|key| self.remove(&key));
+        if self.bytes > self.bytes_max {
+            self.evict();
+        }
+    }
+
+    /// Makes room. Where there are many, some are given up that would have had room, so that not each of the next ones looks at
+    /// all of them again.
+    fn evict(&mut self) {
+        let keep_bytes = if self.entries.len() > MANY { self.bytes_max / 4 * 3 } else { self.bytes_max };
+        let mut by_use: Vec<(u64, K)> = self.entries.iter().map(|(key, entry)| (entry.used, *key)).collect();
+        by_use.sort_unstable_by_key(|(used, _)| *used);
+        // The last one is what was put in just now.
+        by_use.pop();
+        for (_, key) in by_use {
+            if self.bytes <= keep_bytes {
+                return;
+            }
+            self.remove(&key);
         }
     }
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use model::batch::BatchHeader;
 use model::{GroupId, Offset, ShardId};
 use parking_lot::RwLock;
+use tracing::warn;
 
 use self::shard::{Found, Shard, extents_from, stored};
 use self::state::{State, scanned};
@@ -163,10 +164,24 @@ impl Log for SegmentLog {
             if found.len() >= max {
                 break;
             }
-            if reach == Reach::Memory && !self.stripe.sealed.has_at_once(segment, self.group, selection) {
+            let here = self.within(segment, selection);
+            let here = match &here {
+                Some(shards) if shards.is_empty() => continue,
+                Some(shards) => Selection::Shards(shards),
+                None => Selection::All,
+            };
+            if reach == Reach::Memory && !self.stripe.sealed.has_at_once(segment, self.group, &here) {
                 return Ok(None);
             }
-            found.append(&mut self.scan_sealed(segment, after, selection, max - found.len())?);
+            match self.scan_sealed(segment, after, &here, max - found.len()) {
+                Ok(mut part) => found.append(&mut part),
+                // Recycled meanwhile: nothing in it was readable any more.
+                Err(LogError::Damaged { .. }) if !self.stripe.sealed.is_known(segment) => {}
+                Err(LogError::Damaged { what }) => {
+                    warn!(segment, what, "a sealed segment cannot be read and is passed over");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let last = found.last().map_or(after, |batch| batch.position);
         found.extend(live.into_iter().filter(|batch| batch.position > last));
@@ -289,6 +304,14 @@ impl SegmentLog {
             }
         }
         Ok(())
+    }
+
+    /// The shards of a selection that have something in a sealed segment, which their runs say; `None`: all that there are.
+    fn within(&self, segment: u64, selection: &Selection<'_>) -> Option<Vec<ShardId>> {
+        let Selection::Shards(shards) = selection else { return None };
+        let state = self.state.read();
+        let has = |id: &&ShardId| state.shard(**id).is_some_and(|shard| shard.has_run_in(segment));
+        Some(shards.iter().filter(has).copied().collect())
     }
 
     /// What a scan finds in a sealed segment, at most `max`, in log order.

@@ -19,6 +19,9 @@ const FOOTERS_CACHED_BYTES: usize = 64 << 20;
 /// Bound: bytes of decoded sections kept for readers that go through old data in order.
 const SECTIONS_CACHED_BYTES: usize = 16 << 20;
 
+/// What a cached section costs beside its extents.
+const SECTION_OVERHEAD: usize = 128;
+
 /// Bound: bytes of segments' extents in log order kept for scans over all shards.
 const ORDERED_CACHED_BYTES: usize = 32 << 20;
 
@@ -88,6 +91,12 @@ impl Sealed {
         self.load(seq)?.ok_or(LogError::Damaged { what: "footer" })
     }
 
+    /// As after so many others were read that this one is in memory no more.
+    #[cfg(test)]
+    pub(super) fn forget_cached(&self, seq: u64) {
+        self.footers.lock().remove(&seq);
+    }
+
     /// The extents of a shard in a segment that a run names.
     pub(super) fn extents(
         &self,
@@ -101,7 +110,8 @@ impl Sealed {
         }
         let rows = self.footer(seq)?.rows(shard, group).map_err(|err| unusable(err, "footer"))?;
         let extents: Arc<Vec<Extent>> = Arc::new(rows.into_iter().map(|row| row.extent).collect());
-        self.sections.lock().insert(key, extents.clone(), extents.len() * size_of::<Extent>());
+        let bytes = extents.len() * size_of::<Extent>() + SECTION_OVERHEAD;
+        self.sections.lock().insert(key, extents.clone(), bytes);
         Ok(extents)
     }
 
@@ -145,6 +155,11 @@ impl Sealed {
     pub(super) fn register(&self, seq: u64, groups: Vec<GroupRange>) {
         let segment = SealedSegment { groups, runs: AtomicUsize::new(1) };
         self.segments.write().insert(seq, segment);
+    }
+
+    /// Whether it is there, and not recycled.
+    pub(super) fn is_known(&self, seq: u64) -> bool {
+        self.segments.read().contains_key(&seq)
     }
 
     /// Counts runs that a group has added.

@@ -229,6 +229,11 @@ impl Shard {
         run.is_some()
     }
 
+    /// Whether some of its batches are in this sealed segment.
+    pub(super) fn has_run_in(&self, segment: u64) -> bool {
+        self.runs.binary_search_by_key(&segment, |run| run.segment).is_ok()
+    }
+
     /// Adds a run behind the others.
     pub(super) fn add_run(&mut self, run: Run) {
         self.runs.reserve_exact(1);

@@ -486,6 +486,29 @@ fn a_scan_from_memory_reads_no_footer() {
     }
 }
 
+/// One segment that could not be read kept a scan from all of them, and what was asked for went on as if nothing were there.
+#[test]
+fn a_scan_passes_over_a_segment_that_cannot_be_read_and_no_other() {
+    let mut rig = Rig::new();
+    let bytes = batch(&[1], None);
+    for index in 1..=9 {
+        rig.append(GROUP, index, one(index as u32 % 3), &bytes);
+        if index % 3 == 0 {
+            rig.seal();
+        }
+    }
+    rig.restart(false);
+    rig.disk.remove(Path::new(&rig.footer(2))).expect("remove");
+    rig.stripe.sealed.forget_cached(2);
+    let all = [one(0), one(1), one(2)];
+    for selection in [Selection::All, Selection::Shards(&all)] {
+        let scanned = rig.log(GROUP).scan(Position::default(), &selection, 99, Reach::Disk);
+        let indexes: Vec<_> =
+            scanned.expect("scan").expect("from the disk").iter().map(|found| found.position.index).collect();
+        assert_eq!(indexes, [1, 2, 3, 7, 8, 9], "{selection:?}");
+    }
+}
+
 #[test]
 fn storage_51_a_hundred_thousand_shards_of_one_record_open_in_time() {
     const SHARDS: u32 = 100_000;
