@@ -527,7 +527,13 @@ impl<B: Broker> Connection<B> {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.leave_shares(self.expiry != 0);
         }
-        let state = self.is_persistent().then(|| self.state(will).encode());
+        let state = self.is_persistent().then(|| {
+            let mut state = self.state(will);
+            if let Some(outgoing) = &self.outgoing {
+                outgoing.describe_unsent(&mut state);
+            }
+            state.encode()
+        });
         if let Some(exclusive) = self.exclusive.take()
             && (self.expiry == 0 || !self.inbox.is_wanted())
         {

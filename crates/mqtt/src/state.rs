@@ -23,6 +23,7 @@ const VERSION: u8 = 1;
 const EXACTLY_ONCE: u8 = 1;
 const RELEASED: u8 = 2;
 const RETAIN: u8 = 4;
+const UNSENT: u8 = 8;
 const WITHOUT_SHARD: u64 = 0;
 
 /// A session at rest.
@@ -76,6 +77,8 @@ pub(crate) struct InFlight {
     pub(crate) exactly_once: bool,
     /// PUBREC came: PUBREL is what has to be sent.
     pub(crate) is_released: bool,
+    /// PUBLISH was certainly never sent, so that it is not sent any more once the message has expired.
+    pub(crate) is_unsent: bool,
     pub(crate) origin: Origin,
 }
 
@@ -146,6 +149,7 @@ impl State {
             out.put_u8(
                 bit(exchange.exactly_once, EXACTLY_ONCE)
                     | bit(exchange.is_released, RELEASED)
+                    | bit(exchange.is_unsent, UNSENT)
                     | bit(exchange.origin.retain, RETAIN),
             );
             out.put_u16(number);
@@ -205,6 +209,7 @@ fn decode_in_flight(input: &mut Bytes) -> Option<Vec<InFlight>> {
             id,
             exactly_once: flags & EXACTLY_ONCE != 0,
             is_released: flags & RELEASED != 0,
+            is_unsent: flags & UNSENT != 0,
             origin: Origin {
                 topic,
                 shard,
@@ -296,12 +301,19 @@ mod tests {
 
     fn in_flight() -> impl Strategy<Value = InFlight> {
         let shard = proptest::option::of(0u16..3);
-        (any::<NonZeroU16>(), any::<[bool; 3]>(), shard, any::<(u64, u32, u32)>(), "[a-c]{1,2}").prop_map(
-            |(id, [exactly_once, is_released, retain], partition, (base, index, identifier), topic)| {
+        (any::<NonZeroU16>(), any::<[bool; 4]>(), shard, any::<(u64, u32, u32)>(), "[a-c]{1,2}").prop_map(
+            |(
+                id,
+                [exactly_once, is_released, is_unsent, retain],
+                partition,
+                (base, index, identifier),
+                topic,
+            )| {
                 InFlight {
                     id,
                     exactly_once,
                     is_released,
+                    is_unsent,
                     origin: Origin {
                         topic: TopicName::new(&topic).unwrap(),
                         shard: partition.map(|partition| {

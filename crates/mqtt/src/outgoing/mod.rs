@@ -116,6 +116,8 @@ pub(crate) struct Outgoing {
 
 /// What is delivered under a packet identifier.
 pub(crate) struct Pending {
+    /// Of a session that came back: its PUBLISH was certainly never sent.
+    is_unsent: bool,
     origin: Origin,
     /// Of a PUBLISH that waits for the state to be durable.
     held: Option<Box<Held>>,
@@ -362,9 +364,21 @@ impl Outgoing {
             id: entry.id,
             exactly_once: entry.exactly_once,
             is_released: matches!(entry.step, Step::Received | Step::Released),
+            // If this is read after a crash, it may have been sent after it was written.
+            is_unsent: false,
             origin: entry.message.origin.clone(),
         });
         state.in_flight = exchanges.collect();
+    }
+
+    /// Fills in what is only certain at the end of a connection: what it has not sent.
+    pub(crate) fn describe_unsent(&self, state: &mut State) {
+        for exchange in &mut state.in_flight {
+            let entry = self.window.get(exchange.id);
+            exchange.is_unsent = entry.is_some_and(|entry| {
+                entry.step == Step::Queued && (entry.message.held.is_some() || entry.message.is_unsent)
+            });
+        }
     }
 }
 
@@ -373,6 +387,11 @@ fn restored_entry(exchange: &InFlight) -> Entry<Pending> {
         id: exchange.id,
         exactly_once: exchange.exactly_once,
         step: if exchange.is_released { Step::Received } else { Step::Queued },
-        message: Pending { origin: exchange.origin.clone(), held: None, of_share: None },
+        message: Pending {
+            is_unsent: exchange.is_unsent,
+            origin: exchange.origin.clone(),
+            held: None,
+            of_share: None,
+        },
     }
 }

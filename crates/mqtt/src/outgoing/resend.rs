@@ -104,39 +104,44 @@ impl Outgoing {
         let Some(entry) = self.window.get(id) else { return };
         let (exactly_once, retain) = (entry.exactly_once, entry.message.origin.retain);
         let qos = if exactly_once { Qos::ExactlyOnce } else { Qos::AtLeastOnce };
-        let identifier = NonZeroU32::new(entry.message.origin.identifier);
-        let topic = entry.message.origin.topic.clone();
+        let (is_unsent, origin) = (entry.message.is_unsent, entry.message.origin.clone());
         let shared = link.shared;
         let found = found.filter(|found| self.may_receive(&found.subject, qos, link));
         let mut properties = shared.properties.borrow_mut();
         let sent = found.is_some_and(|found| {
             let Some(record) = found.records.get(found.index) else { return false };
             let source = Source { record, subject: &found.subject, captured: found.captured };
+            let wall_ms = shared.broker.wall_ms();
             // What was sent once is sent again though it has expired: the client may wait for PUBREL [MQTT-4.3.3-7].
-            let now = last_moment(&source.record, shared.broker.wall_ms());
-            if source.read(&link.peer, || now, &mut properties).is_err() {
-                return false;
-            }
-            identify(&mut properties, self.identifiers(&found.subject, identifier).into_iter());
-            let how = (delivery_of(exactly_once, id, true), retain);
+            let now = if is_unsent { wall_ms } else { last_moment(&source.record, wall_ms) };
+            let Ok(reading) = source.read(&link.peer, || now, &mut properties) else { return false };
+            let is_own = reading.publisher == Some(link.client.as_bytes());
+            let identifiers = self.identifiers(&origin, &found.subject, is_own);
+            identify(&mut properties, identifiers.into_iter());
+            let how = (delivery_of(exactly_once, id, !is_unsent), retain);
             source.encode(how, &mut properties, link).is_ok()
         });
         if sent {
             self.window.set_step(id, Step::Sent);
         } else {
-            // Trimmed, denied, or too large for the client: as if it had been delivered.
-            link.note_dropped(DropReason::Expired, 1, topic.as_str());
+            // Trimmed, denied, expired before it was sent, or too large for the client: as if it had been delivered.
+            link.note_dropped(DropReason::Expired, 1, origin.topic.as_str());
             self.window.remove(id);
         }
     }
 
-    /// All identifiers that the first sending had, of which one was stored: those of the subscriptions that match, unless that one
-    /// is gone by now [MQTT-3.3.4-4].
-    fn identifiers(&self, subject: &str, stored: Option<NonZeroU32>) -> Vec<NonZeroU32> {
-        let Some(stored) = stored else { return Vec::new() };
+    /// All identifiers that the first sending had, of which one was stored: those of the subscriptions that match and want the
+    /// client's own messages if this `is_own`, unless the stored one is gone by now [MQTT-3.3.4-4]. A retained message was sent for one
+    /// subscription.
+    fn identifiers(&self, origin: &Origin, subject: &str, is_own: bool) -> Vec<NonZeroU32> {
+        let Some(stored) = NonZeroU32::new(origin.identifier) else { return Vec::new() };
+        if origin.shard.is_none() {
+            return vec![stored];
+        }
         let matching = self.subscriptions.iter().filter(|known| {
             let filter = parse_filter(&known.text);
-            !is_shared(&known.text) && filter.is_ok_and(|filter| filter.matches(subject))
+            let is_left_out = is_shared(&known.text) || (is_own && known.tag.is_no_local());
+            !is_left_out && filter.is_ok_and(|filter| filter.matches(subject))
         });
         let mut all: Vec<_> = matching.filter_map(|known| known.tag.identifier()).collect();
         all.sort_unstable();

@@ -201,7 +201,7 @@ impl Outgoing {
             id,
             exactly_once,
             step: Step::Sent,
-            message: Pending { origin, held: None, of_share: None },
+            message: Pending { is_unsent: false, origin, held: None, of_share: None },
         };
         if exactly_once && link.persistent {
             entry.step = Step::Queued;
