@@ -22,6 +22,8 @@ use crate::rows::{Place, RowWrite};
 const SCAN_ROWS: usize = 512;
 /// The same behind a place that was sought.
 const SOUGHT_ROWS: usize = 16;
+/// Scans in a row before others have their turn: each may be answered from memory at once.
+const SCANS_PER_TURN: usize = 8;
 
 /// Key of a subject's retained message; with an empty subject, the prefix of all.
 pub(crate) fn key(tenant: &TenantId, subject: &str) -> Bytes {
@@ -87,7 +89,10 @@ async fn scan_group(
     let mut from = query.after.map_or_else(Bytes::new, |subject| behind(&key(query.tenant, subject)));
     let (mut matches, mut rows_max) = (0, query.limit.clamp(SOUGHT_ROWS, SCAN_ROWS));
     let now = core.wall_ms_now();
-    loop {
+    for scans in 1.. {
+        if scans % SCANS_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
         let rows = core.rows_handle().scan(place, prefix.clone(), from, rows_max).await?;
         let Some(last) = rows.last() else { return Ok(()) };
         from = behind(&last.key);
@@ -122,6 +127,7 @@ async fn scan_group(
         rows_max = if sought > from { SOUGHT_ROWS } else { (rows_max * 2).min(SCAN_ROWS) };
         from = from.max(sought);
     }
+    Ok(())
 }
 
 /// The first key after this one.

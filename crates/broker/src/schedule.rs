@@ -442,6 +442,8 @@ async fn read_group(core: &Core, group: GroupId, until: i64) -> Result<Option<i6
         // Below this, whoever adds a row meanwhile adds it to the heap, too; what both add is held once.
         schedule.state.lock().read_to.entry(group).and_modify(|to| *to = end.max(*to)).or_insert(end);
         let rows = core.rows_handle().scan(&place, Bytes::from_static(&[PREFIX]), from, SCAN_ROWS).await?;
+        // They may have been in memory: others have their turn.
+        tokio::task::yield_now().await;
         let is_last = rows.len() < SCAN_ROWS;
         let mut state = schedule.state.lock();
         for id in rows.iter().filter_map(|row| ScheduleId::of_key(&row.key)) {

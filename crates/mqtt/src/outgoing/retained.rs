@@ -21,6 +21,8 @@ use crate::subscription::{Grant, Tag};
 
 /// Retained messages that are read at once.
 const PAGE: usize = 64;
+/// Pages that are sent in a row before others have their turn.
+const PAGES_PER_TURN: usize = 8;
 /// Bound: subjects remembered because a newer message came live.
 const SUPERSEDED_MAX: usize = 4096;
 
@@ -87,6 +89,7 @@ impl Outgoing {
     }
 
     pub(super) fn advance_retained<B: Broker>(&mut self, link: &mut Link<'_, B>) {
+        let mut pages = 0;
         while let Some(work) = &mut self.retained {
             if link.output.is_full() {
                 return;
@@ -115,9 +118,13 @@ impl Outgoing {
                 self.retained = None;
                 return;
             }
-            if let Some(page) = work.read(link) {
-                work.turn_to(page);
+            let Some(page) = work.read(link) else { continue };
+            pages += 1;
+            if pages == PAGES_PER_TURN {
+                link.inbox.post(Told::Retained(Box::new(page)));
+                return;
             }
+            work.turn_to(page);
         }
     }
 
