@@ -115,10 +115,11 @@ async fn create(State(kept): Of, Given(given): Given<Map<String, Value>>) -> Res
     let name = kept.kind.name_in(&given, None)?;
     let value = kept.kind.read(&kept.api.tenant, &name, given)?;
     if let Some(found) = kept.store().get(&kept.path(&name)).await? {
-        return match found.value == value {
-            true => kept.answer(StatusCode::OK, &found),
-            false => Err(Problem::new(StatusCode::CONFLICT, "it is there already, and another one")),
-        };
+        if found.value != value {
+            return Err(Problem::new(StatusCode::CONFLICT, "it is there already, and another one"));
+        }
+        (kept.kind.caught_up)(found.version).await;
+        return kept.answer(StatusCode::OK, &found);
     }
     if kept.is_full().await? {
         return Err(Problem::full(kept.kind.count_max));

@@ -504,6 +504,7 @@ async fn resources_of_other_crates_are_written_under_their_version() {
     // Whoever did not hear the answer asks again; another one is another matter.
     let again = anyone.post("/foot-notes", json!({"name": "a/b", "text": "x", "order": 0})).await;
     assert_eq!((again.status, again.tag()), (200, created.tag()));
+    assert_eq!(created.tag(), format!("\"{}\"", waited.recv().await.unwrap()), "it counts then, too");
     anyone.post("/foot-notes", json!({"name": "a/b", "text": "y"})).await.is_problem(409, None);
 
     let text = |text: &str| json!({ "text": text }).to_string();
