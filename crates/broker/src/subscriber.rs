@@ -253,9 +253,9 @@ impl Subscriber {
 
     /// What a scan from here on found on the disk, once; nothing if the subscriptions look elsewhere by now.
     fn loaded_scan(&self, group: &Group, after: Position) -> Option<Scan> {
-        let loaded = self.loaded.as_ref()?.borrow_mut().scan.take()?;
-        let is_it = loaded.place == (group.id(), after) && loaded.shards == self.exact_shards(group);
-        is_it.then_some(loaded.scan)
+        let place = (group.id(), after);
+        let loaded = self.loaded.as_ref()?.borrow_mut().scan.take_if(|loaded| loaded.place == place)?;
+        (loaded.shards == self.exact_shards(group)).then_some(loaded.scan)
     }
 
     /// What of a scanned batch concerns this subscriber.
