@@ -14,7 +14,7 @@ use model::{EngineKind, GroupId, Offset, ShardId, TopicNumber};
 use rt::{Disk, SimDisk};
 use storage::journal::{Location, SegmentInfo};
 use storage::{
-    BatchSource, LogError, LogStore, LogStoreConfig, Position, Selection, StripeContents, TimeQuery,
+    BatchSource, LogError, LogStore, LogStoreConfig, Position, Reach, Selection, StripeContents, TimeQuery,
 };
 
 struct Nothing;
@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
     };
     for group in 0..3 {
         let log = store.group(GroupId(group)).unwrap();
-        let _ = log.scan(Position::default(), &Selection::All, 100);
+        let _ = log.scan(Position::default(), &Selection::All, 100, Reach::Disk);
         let shard = ShardId::new(EngineKind::Segment, GroupId(group), TopicNumber(u32::from(choice)), 0);
         let _ = log.describe(shard);
         let _ = log.offset_for_time(shard, TimeQuery::Largest);
