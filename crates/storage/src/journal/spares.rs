@@ -102,6 +102,8 @@ impl Spares {
             return Err(JournalError::Full);
         }
         let ready = self.pool.lock().ready.pop_front();
+        // After it is gone: who is told before finds everything there and goes back to sleep.
+        self.wake.notify_one();
         let spare = match ready {
             Some(spare) => spare,
             None => {
@@ -273,4 +275,40 @@ pub(crate) enum Prepare {
     PreWrite,
     /// Space reserved only: quick, but each later write costs a journal commit of the file system.
     Reserve,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use rt::SimDisk;
+
+    use super::*;
+    use crate::journal::Identity;
+
+    #[test]
+    fn what_is_taken_is_made_again_whenever_it_is_taken() {
+        let mut config = JournalConfig::new("/data", Identity { cluster: 1, node: 1 });
+        config.segment_bytes = 64 << 10;
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        disk.create_dir_all(&config.stripe_dir()).unwrap();
+        let spares = Spares::new(disk, &config, Arc::default());
+        std::thread::scope(|scope| {
+            scope.spawn(|| spares.run());
+            let until = Instant::now() + Duration::from_secs(20);
+            // At any moment between the last spare's being pushed and the thread's going to sleep.
+            for taken in 0..2000 {
+                spares.take(Need::Reserve).unwrap();
+                while spares.ready() < config.spares && Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+                let ready = spares.ready();
+                if ready < config.spares {
+                    spares.close();
+                    panic!("{ready} spares are left after {taken} were taken, and nobody makes more");
+                }
+            }
+            spares.close();
+        });
+    }
 }
