@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -82,6 +83,9 @@ bind = "127.0.0.1:0"
 certificate_file = "{data}/server.pem"
 key_file = "{data}/server.key"
 """
+
+# A script that is ended unwinds as one that is interrupted: it leaves no broker behind.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 class Unavailable(Exception):
