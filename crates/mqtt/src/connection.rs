@@ -32,6 +32,11 @@ use crate::will::Will;
 /// Bound: answers that wait for the session's state to be durable before the socket is no longer read.
 const WAITING_MAX: usize = 256;
 
+/// So long after its time, the end of a client's silence says more about us than about the client.
+const LATE: Duration = Duration::from_millis(200);
+/// How long a client is listened to before it is judged in that case.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// An accepted connection.
 pub(crate) struct Connection<B: Broker> {
     pub(crate) shared: Rc<Shared<B>>,
@@ -205,6 +210,12 @@ impl<B: Broker> Connection<B> {
         if !self.wants_input() {
             // We do not listen: the silence is ours.
             self.heard = turn.now;
+            return Ok(());
+        }
+        let due = self.heard + self.silence_max;
+        if turn.now - due > LATE {
+            // This core stood still, or is behind. What the client said meanwhile may be on its way to us.
+            self.heard += turn.now - due + GRACE;
             return Ok(());
         }
         debug!(client = %self.client, "keep alive timeout");

@@ -248,10 +248,6 @@ impl<S: Session, I: Io> Connection<S, I> {
         if ready.events {
             self.handle_events(now);
         }
-        if ready.deadline && !self.closing {
-            let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
-            self.session.handle_deadline(&mut turn);
-        }
         if self.is_held_up && !self.closing && self.session.wants_input() {
             let mut buffer = std::mem::take(&mut self.partial);
             self.hand_over(&mut buffer, now);
@@ -266,6 +262,12 @@ impl<S: Session, I: Io> Connection<S, I> {
                     return Some(closed);
                 }
             }
+        }
+        // After the input, which may be what it was waited for.
+        if ready.deadline && !self.closing && self.session.deadline().is_some_and(|deadline| deadline <= now)
+        {
+            let mut turn = Turn { now, output: &mut self.output, closing: &mut self.closing };
+            self.session.handle_deadline(&mut turn);
         }
         if self.write(now).is_err() {
             return Some(Closed::Broken);
@@ -407,5 +409,94 @@ impl Timer {
             }
             sleep.as_mut().reset(deadline);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::IoSlice;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Bytes that have arrived, each read by itself.
+    #[derive(Clone, Default)]
+    struct Arrived(Rc<RefCell<VecDeque<&'static [u8]>>>);
+
+    impl Io for Arrived {
+        fn poll_read_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.0.borrow().is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+            let bytes = self.0.borrow_mut().pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+            buffer.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn poll_write_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }
+    }
+
+    /// Closes when it has heard nothing for so long.
+    struct Listener {
+        heard: Instant,
+        closed: Rc<Cell<Option<Closed>>>,
+    }
+
+    const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+    impl Session for Listener {
+        type Event = ();
+
+        fn handle_input(&mut self, input: &mut BytesMut, turn: &mut Turn<'_>) {
+            input.clear();
+            self.heard = turn.now;
+        }
+
+        fn handle_event(&mut self, (): (), _: &mut Turn<'_>) {}
+
+        fn handle_deadline(&mut self, turn: &mut Turn<'_>) {
+            turn.close();
+        }
+
+        fn handle_drained(&mut self, _: &mut Turn<'_>) {}
+
+        fn handle_closed(&mut self, closed: Closed) {
+            self.closed.set(Some(closed));
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            Some(self.heard + SILENCE_MAX)
+        }
+
+        fn wants_input(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_arrived_is_heard_before_silence_is_judged() {
+        let (arrived, closed) = (Arrived::default(), Rc::new(Cell::new(None)));
+        let heard = tokio::time::Instant::now().into_std();
+        let listener = Listener { heard, closed: Rc::clone(&closed) };
+        let connection = drive(arrived.clone(), CoreIo::new(), listener, Mailbox::new(), ());
+        let mut connection = std::pin::pin!(connection);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(connection.as_mut().poll(&mut context).is_pending());
+        // The core stands still for longer than a client may be silent, and the client is not.
+        arrived.0.borrow_mut().push_back(b"here");
+        tokio::time::advance(SILENCE_MAX + SILENCE_MAX / 2).await;
+        for _ in 0..4 {
+            assert!(connection.as_mut().poll(&mut context).is_pending(), "it was heard");
+        }
+        connection.await;
+        assert_eq!(closed.get(), Some(Closed::BySession), "and now it is silent");
     }
 }

@@ -27,6 +27,23 @@ fn mqtt_3_1_2_22_silence_closes_and_any_packet_breaks_it() {
 }
 
 #[test]
+fn mqtt_3_1_2_22_silence_of_the_broker_itself_is_not_the_clients() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut client = broker.hand();
+        client.connect("c", 2, b"\0").await;
+        client.stand_still(Duration::from_secs(60));
+        client.send(b"\xc0\x00");
+        client.hears(b"\xd0\x00", "PINGRESP").await;
+        client.stand_still(Duration::from_secs(60));
+        client.pass(Duration::from_millis(999));
+        assert!(client.said().is_empty(), "what it said may still be on its way");
+        client.pass(Duration::from_millis(2));
+        assert_eq!(client.disconnected().await, ReasonCode::KeepAliveTimeout as u8);
+    });
+}
+
+#[test]
 fn a_connection_without_connect_is_closed_in_time() {
     on_core(async {
         let config = MqttConfig { connect_timeout: Duration::from_millis(50), ..MqttConfig::default() };

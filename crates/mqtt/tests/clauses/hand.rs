@@ -96,6 +96,14 @@ impl Hand {
         self.now = end;
     }
 
+    /// Time passes in which the broker's core does not run.
+    pub(crate) fn stand_still(&mut self, time: Duration) {
+        self.now += time;
+        if self.session.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.turn(|session, turn| session.handle_deadline(turn));
+        }
+    }
+
     /// The broker goes down.
     pub(crate) fn shut_down(mut self) -> BytesMut {
         self.turn(|session, turn| session.handle_shutdown(turn));
