@@ -38,8 +38,8 @@ use login::Login;
 
 /// Bound: groups that have members.
 const GROUPS_MAX: usize = 100_000;
-/// Bound: bytes of what all members of all groups subscribe to.
-const SUBSCRIPTION_BYTES_MAX: usize = 256 << 20;
+/// Bound: bytes of names, subscriptions and assignments of all members of all groups.
+const MEMBERS_BYTES_MAX: usize = 256 << 20;
 
 /// What the fronts of all cores of a node share. Clones are the same.
 #[derive(Clone)]
@@ -78,7 +78,7 @@ impl Coordinator {
             initial_delay: ms(config.initial_rebalance_delay),
             members_max: config.group_members_max,
             groups_max: GROUPS_MAX,
-            bytes_max: SUBSCRIPTION_BYTES_MAX,
+            bytes_max: MEMBERS_BYTES_MAX,
         };
         Owner::new(self.asks, limits, &broker).run().await;
     }

@@ -15,6 +15,9 @@ use wire::kafka::ErrorCode;
 
 use super::machine::{Command, Join, Joined, JoinedMember, Ms, Sync, SyncAnswer, Token};
 
+/// What a member costs beside the bytes of what it sent.
+pub(crate) const MEMBER_BYTES: usize = 256;
+
 /// Where a group stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -54,9 +57,11 @@ impl Member {
         found.map_or_else(Bytes::new, |(_, metadata)| metadata.clone())
     }
 
-    /// Bytes of subscriptions that it makes us hold.
-    pub(crate) fn size(&self) -> usize {
-        self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum()
+    /// Bytes that it makes us hold beside its id.
+    fn size(&self) -> usize {
+        let names =
+            self.instance.as_ref().map_or(0, String::len) + self.client_id.len() + self.client_host.len();
+        MEMBER_BYTES + names + size_of_pairs(&self.protocols) + self.assignment.len()
     }
 }
 
@@ -95,8 +100,17 @@ impl Group {
         self.members.is_empty() && self.pending.is_empty()
     }
 
+    /// Bytes that those who are or want to be members make us hold.
     pub(crate) fn size(&self) -> usize {
-        self.members.values().map(Member::size).sum()
+        let members = self.members.iter().map(|(id, member)| id.len() + member.size());
+        let pending = self.pending.keys().map(|id| id.len() + MEMBER_BYTES);
+        members.chain(pending).sum()
+    }
+
+    /// Whether a join would make more than `most` members, or more ids than that which nobody used yet.
+    pub(crate) fn is_full_for(&self, join: &Join, most: usize) -> bool {
+        let is_new = !self.members.contains_key(&join.member_id) && self.members.len() >= most;
+        is_new || (join.member_id.is_empty() && self.pending.len() >= most)
     }
 
     pub(crate) fn metadata_of(&self, member: &Member) -> Bytes {
@@ -580,6 +594,11 @@ impl Group {
         };
         self.members.values().filter_map(token).collect()
     }
+}
+
+/// Bytes of names and what belongs to each.
+pub(crate) fn size_of_pairs(pairs: &[(String, Bytes)]) -> usize {
+    pairs.iter().map(|(name, bytes)| name.len() + bytes.len()).sum()
 }
 
 fn offers(member: &Member, protocol: &str) -> bool {

@@ -8,7 +8,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use wire::kafka::ErrorCode;
 
-use super::group::Group;
+use super::group::{Group, MEMBER_BYTES, size_of_pairs};
 
 /// Milliseconds since the owner started.
 pub(crate) type Ms = u64;
@@ -26,7 +26,7 @@ pub(crate) struct GroupLimits {
     pub(crate) members_max: usize,
     /// Bound: groups with members.
     pub(crate) groups_max: usize,
-    /// Bound: bytes of all members' subscriptions together.
+    /// Bound: bytes that all members make us hold: names, subscriptions, assignments.
     pub(crate) bytes_max: usize,
 }
 
@@ -53,6 +53,16 @@ pub(crate) struct Join {
     pub(crate) must_know_id: bool,
     /// A leader may be told that the assignment stands.
     pub(crate) can_skip_assignment: bool,
+}
+
+impl Join {
+    /// Bytes that it makes us hold, at most.
+    fn size(&self) -> usize {
+        let names = [&self.group, &self.member_id, &self.new_member_id, &self.client_id, &self.client_host];
+        let names =
+            names.map(String::len).iter().sum::<usize>() + self.instance.as_ref().map_or(0, String::len);
+        MEMBER_BYTES + names + size_of_pairs(&self.protocols)
+    }
 }
 
 /// A member asks for, or brings, the assignment.
@@ -170,7 +180,7 @@ pub(crate) struct Groups {
     limits: GroupLimits,
     groups: AHashMap<Arc<str>, Entry>,
     deadlines: BTreeSet<(Ms, Arc<str>)>,
-    /// Bytes of all members' subscriptions.
+    /// Bytes that all members make us hold.
     bytes: usize,
 }
 
@@ -215,25 +225,28 @@ impl Groups {
         if !self.limits.session.contains(&join.session_timeout) {
             return Err(ErrorCode::InvalidSessionTimeout);
         }
-        let size: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
         let Some(entry) = self.groups.get(join.group.as_str()) else {
             if !join.member_id.is_empty() {
                 return Err(ErrorCode::UnknownMemberId);
             }
-            let is_full =
-                self.groups.len() >= self.limits.groups_max || self.bytes + size > self.limits.bytes_max;
+            let is_full = self.groups.len() >= self.limits.groups_max || !self.has_room_for(join.size());
             return if is_full { Err(ErrorCode::GroupMaxSizeReached) } else { Ok(()) };
         };
-        let is_known = entry.group.members.contains_key(&join.member_id);
-        let is_full = entry.group.members.len() >= self.limits.members_max && !is_known;
-        if is_full || self.bytes + size > self.limits.bytes_max {
+        if entry.group.is_full_for(join, self.limits.members_max) || !self.has_room_for(join.size()) {
             return Err(ErrorCode::GroupMaxSizeReached);
         }
         Ok(())
     }
 
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.bytes + bytes <= self.limits.bytes_max
+    }
+
     pub(crate) fn sync(&mut self, now: Ms, sync: Sync, out: &mut Vec<Command>) {
         let name = sync.group.clone();
+        if !self.has_room_for(size_of_pairs(&sync.assignments)) {
+            return out.push(Command::synced(sync.token, ErrorCode::UnknownServerError));
+        }
         match self.groups.get_mut(name.as_str()) {
             Some(entry) => entry.group.sync(now, sync, out),
             None => out.push(Command::synced(sync.token, missing(&name, ErrorCode::UnknownMemberId))),
@@ -349,7 +362,7 @@ impl Groups {
             }
             entry.deadline = deadline;
         }
-        let bytes = entry.group.size();
+        let bytes = if is_gone { 0 } else { name.len() + entry.group.size() };
         self.bytes = self.bytes + bytes - entry.bytes;
         entry.bytes = bytes;
         if is_gone {

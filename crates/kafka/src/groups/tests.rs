@@ -162,6 +162,37 @@ fn claim(member: &str, generation: i32) -> Claim {
 }
 
 #[test]
+fn ids_that_nobody_uses_are_bounded_in_number_and_bytes() {
+    let mut world = World::new();
+    let ask = |world: &mut World, name: usize| {
+        let token = world.join_with(|join| {
+            join.must_know_id = true;
+            join.client_id = "c".repeat(name);
+        });
+        world.joined[&token].error
+    };
+    for _ in 0..limits().members_max {
+        assert_eq!(ask(&mut world, 4), ErrorCode::MemberIdRequired);
+    }
+    assert_eq!(ask(&mut world, 4), ErrorCode::GroupMaxSizeReached);
+    world.pass(SESSION);
+    assert_eq!(ask(&mut world, 4), ErrorCode::MemberIdRequired, "they are forgotten after a time");
+    assert_eq!(ask(&mut world, limits().bytes_max), ErrorCode::GroupMaxSizeReached, "names count");
+}
+
+#[test]
+fn assignments_count_as_bytes_that_members_hold() {
+    let mut world = World::new();
+    world.join("");
+    world.pass(DELAY);
+    let huge = &*"a".repeat(limits().bytes_max).leak();
+    let token = world.sync("m1", 1, &[("m1", huge)]);
+    assert_eq!(world.synced[&token].error, ErrorCode::UnknownServerError);
+    let token = world.sync("m1", 1, &[("m1", "all")]);
+    assert_eq!(world.synced[&token].error, ErrorCode::None);
+}
+
+#[test]
 fn members_that_start_together_are_assigned_once() {
     let mut world = World::new();
     let [leader, follower] = world.stable_pair();

@@ -17,6 +17,8 @@ const REBALANCE_TIMEOUT_SINCE: i16 = 1;
 const MUST_KNOW_ID_SINCE: i16 = 4;
 /// First version with static members.
 const INSTANCE_SINCE: i16 = 5;
+/// Bytes of a client's name that its member id repeats.
+const NAME_IN_ID_MAX: usize = 255;
 /// First version that tells the protocol's type, and may leave its name out.
 const PROTOCOL_TYPE_SINCE: i16 = 7;
 /// First version in which a leader may be told that the assignment stands.
@@ -69,8 +71,9 @@ pub(super) async fn handle<B: Broker>(
     )
 }
 
-/// Kafka's form: the client's name and something that nobody guesses.
+/// Kafka's form: the client's name, or its beginning, and something that nobody guesses.
 fn new_member_id(name: &str, random: u128) -> String {
+    let name = &name[..name.floor_char_boundary(NAME_IN_ID_MAX)];
     format!("{name}-{}", model::TopicId(random))
 }
 
