@@ -194,6 +194,8 @@ pub trait Broker: Clone + 'static {
 
     /// A name for this cluster that never changes.
     fn cluster_id(&self) -> Arc<str>;
+    /// The largest message that a [`Publisher`] takes, by [`crate::Message::size`].
+    fn message_bytes_max(&self) -> usize;
     /// This node's number.
     fn node_id(&self) -> model::NodeId;
     /// Wall-clock milliseconds since the epoch.

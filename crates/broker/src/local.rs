@@ -164,6 +164,10 @@ impl Broker for Core {
         Arc::clone(&self.shared().cluster_name)
     }
 
+    fn message_bytes_max(&self) -> usize {
+        self.shared().config.message_bytes_max
+    }
+
     fn node_id(&self) -> NodeId {
         self.shared().node.id()
     }

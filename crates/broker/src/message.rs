@@ -28,6 +28,16 @@ pub struct Message<'a> {
     pub rows: &'a [RowWrite],
 }
 
+impl Message<'_> {
+    /// Bytes that its sender decides on: subject, key, payload, and names and values of its headers.
+    #[inline]
+    pub fn size(&self) -> usize {
+        let bytes = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + bytes(*value)).sum();
+        self.subject.len() + bytes(self.key) + bytes(self.value) + headers
+    }
+}
+
 /// What the publisher waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guarantee {

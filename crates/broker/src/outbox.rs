@@ -452,6 +452,7 @@ pub(crate) struct Owned {
     guarantee: Guarantee,
     retain: Retain,
     rows: Vec<RowWrite>,
+    size: usize,
 }
 
 impl Owned {
@@ -468,6 +469,7 @@ impl Owned {
             guarantee: message.guarantee,
             retain: message.retain,
             rows: message.rows.to_vec(),
+            size: message.size() + 64,
         }
     }
 
@@ -488,10 +490,7 @@ impl Owned {
 
     /// Bytes that it holds.
     pub(crate) fn size(&self) -> usize {
-        let headers: usize =
-            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len())).sum();
-        let payload = self.key.as_ref().map_or(0, |k| k.len()) + self.value.as_ref().map_or(0, |v| v.len());
-        self.subject.len() + payload + headers + 64
+        self.size
     }
 }
 

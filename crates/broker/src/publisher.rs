@@ -8,7 +8,7 @@ use std::time::Duration;
 use auth::Author;
 use model::{ErrorKind, GroupId, TenantId, TopicName};
 
-use crate::broker::{Event, Sink};
+use crate::broker::{Broker, Event, Sink};
 use crate::core_thread::Core;
 use crate::message::{Guarantee, Message, Published};
 use crate::outbox::{Account, Owned, Parked};
@@ -43,8 +43,7 @@ impl Publisher {
     /// # Errors
     /// `Invalid` for a subject that is no topic name, `TooLarge`; nothing was done.
     pub fn push(&mut self, message: &Message<'_>) -> Result<Option<u64>, ErrorKind> {
-        let size = message.value.map_or(0, <[u8]>::len) + message.subject.len();
-        if size > self.core.shared().config.message_bytes_max {
+        if message.size() > self.core.message_bytes_max() {
             return Err(ErrorKind::TooLarge);
         }
         let topic = self.topic(message.subject)?;
@@ -79,8 +78,8 @@ impl Publisher {
         delay: Duration,
         author: &Author,
     ) -> Result<Option<u64>, ErrorKind> {
-        let size = message.value.map_or(0, <[u8]>::len) + message.subject.len();
-        if size > self.core.shared().config.message_bytes_max {
+        let size = message.size();
+        if size > self.core.message_bytes_max() {
             return Err(ErrorKind::TooLarge);
         }
         let (group, written) = schedule::submit(&self.core, &self.tenant, (message, author), delay)?;

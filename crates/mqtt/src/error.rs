@@ -44,9 +44,9 @@ pub(crate) fn publish_reason(kind: ErrorKind) -> ReasonCode {
 /// In a CONNACK: the session could not be had.
 pub(crate) fn connect_reason(kind: ErrorKind) -> ReasonCode {
     match kind {
-        ErrorKind::Invalid | ErrorKind::TooLarge => ReasonCode::ClientIdentifierNotValid,
+        ErrorKind::Invalid => ReasonCode::ClientIdentifierNotValid,
         ErrorKind::Denied => ReasonCode::NotAuthorized,
-        ErrorKind::QuotaExceeded => ReasonCode::QuotaExceeded,
+        ErrorKind::TooLarge | ErrorKind::QuotaExceeded => ReasonCode::QuotaExceeded,
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::StorageFull => ReasonCode::ServerUnavailable,
         ErrorKind::NotFound
         | ErrorKind::AlreadyExists

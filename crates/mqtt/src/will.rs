@@ -24,8 +24,8 @@ use model::{Error, ErrorKind};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 use wire::mqtt::{
-    Decoded, Decoder, Delivery, Expect, Packet, Peer, PropertiesBuf, Property, Publish, Qos, Version,
-    Will as WillPacket,
+    Decoded, Decoder, Delivery, Expect, Packet, Peer, PropertiesBuf, Property, Publish, Qos, ReasonCode,
+    Version, Will as WillPacket,
 };
 
 use crate::convert::Inbound;
@@ -71,12 +71,16 @@ impl Drop for Kept {
 }
 
 impl Will {
-    /// Takes the will out of CONNECT. None if it cannot be said in a PUBLISH.
-    pub(crate) fn of(will: &WillPacket<'_>) -> Option<Self> {
+    /// Takes the will out of CONNECT, at `wall_ms`.
+    ///
+    /// # Errors
+    /// It cannot be said in a PUBLISH, or would be a message of more than `bytes_max`.
+    pub(crate) fn of(will: &WillPacket<'_>, bytes_max: usize, wall_ms: i64) -> Result<Self, ReasonCode> {
+        let too_large = ReasonCode::PacketTooLarge;
         let mut properties = PropertiesBuf::new();
         for property in will.properties.iter() {
             if !matches!(property, Property::WillDelayInterval(_)) {
-                properties.push(property).ok()?;
+                properties.push(property).map_err(|_| too_large)?;
             }
         }
         let publish = Publish {
@@ -87,10 +91,16 @@ impl Will {
             payload: will.payload,
         };
         let mut packet = BytesMut::new();
-        publish.encode(&mut packet, &Peer::new(Version::V5)).ok()?;
+        publish.encode(&mut packet, &Peer::new(Version::V5)).map_err(|_| too_large)?;
+        let subject = subject_of(will.topic);
+        let inbound =
+            Inbound { publish: &publish, subject: &subject, qos: will.qos, publisher: None, rows: &[] };
+        if inbound.with_message(|| wall_ms, |message| message.size()) > bytes_max {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         let delay = will.properties.will_delay_interval().unwrap_or(0);
         let (topic, qos, retain) = (will.topic.into(), will.qos, will.retain);
-        Some(Self { packet: packet.freeze(), topic, qos, retain, delay, row: Bytes::new() })
+        Ok(Self { packet: packet.freeze(), topic, qos, retain, delay, row: Bytes::new() })
     }
 
     /// Whether a client that is about to be let in may leave it.
@@ -494,7 +504,7 @@ mod tests {
             topic: "t",
             payload: b"gone",
         };
-        let will = Will::of(&packet).unwrap();
+        let will = Will::of(&packet, usize::MAX, 0).unwrap();
         assert_eq!((will.delay, will.qos), (5, Qos::ExactlyOnce));
         let decoder = Decoder { expect: Expect::FromClient(Version::V5), packet_size_max: u32::MAX };
         let Decoded::Packet(Packet::Publish(publish), _) = decoder.decode(&will.packet) else {
@@ -505,6 +515,6 @@ mod tests {
         let names: Vec<_> = publish.properties.iter().collect();
         assert_eq!(names, [Property::ContentType("x"), Property::UserProperty("a", "b")]);
         let plain = WillPacket { properties: Properties::EMPTY, ..packet };
-        assert_eq!(Will::of(&plain).unwrap().delay, 0);
+        assert_eq!(Will::of(&plain, usize::MAX, 0).unwrap().delay, 0);
     }
 }

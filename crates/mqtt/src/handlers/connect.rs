@@ -114,7 +114,8 @@ impl Opening {
                 let topic = rewrite::topic(&rules.rewrites, will.topic, &who);
                 let topic = topic.map_err(|_| ReasonCode::TopicNameInvalid)?;
                 let will = WillPacket { topic: &topic, ..*will };
-                Some(Box::new(Will::of(&will).ok_or(ReasonCode::PacketTooLarge)?))
+                let (bytes_max, wall_ms) = (shared.broker.message_bytes_max(), shared.broker.wall_ms());
+                Some(Box::new(Will::of(&will, bytes_max, wall_ms)?))
             }
             None => None,
         };

@@ -313,7 +313,7 @@ impl Client {
         self.encode(|out, peer| auth.encode(out, peer).unwrap()).await;
     }
 
-    async fn encode(&mut self, write: impl FnOnce(&mut BytesMut, &Peer)) {
+    pub(crate) async fn encode(&mut self, write: impl FnOnce(&mut BytesMut, &Peer)) {
         let mut out = BytesMut::new();
         write(&mut out, &Peer::new(self.version));
         self.send(&out).await;

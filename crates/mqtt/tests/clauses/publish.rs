@@ -1,7 +1,8 @@
 //! PUBLISH both ways: what is too large, order, who does not read (statements 51, 64, 98).
 
+use mqtt::MqttConfig;
 use testkit::on_core;
-use wire::mqtt::{AckKind, Delivery, Qos, ReasonCode, Version};
+use wire::mqtt::{AckKind, Delivery, PropertiesBuf, Property, Publish, Qos, ReasonCode, Version, Will};
 
 use crate::link::{Broker, Hello, id};
 
@@ -24,6 +25,42 @@ fn mqtt_3_1_2_25_what_is_too_large_for_the_client_is_passed_over() {
         }
         assert_eq!(reader.payloads(2).await, ["small", "small"]);
         assert_eq!(broker.counted("mqtt_dropped_total", "too_large"), 2);
+    });
+}
+
+/// What a message may have is counted with its user properties, whichever way it is published.
+#[test]
+fn a_message_is_as_large_as_payload_and_properties_together() {
+    on_core(async {
+        let config = MqttConfig { packet_bytes_max: 16 << 20, ..MqttConfig::default() };
+        let broker = Broker::with(config).await;
+        let mut properties = PropertiesBuf::new();
+        let value = "v".repeat(60_000);
+        for _ in 0..model::MAX_MESSAGE_BYTES / value.len() + 1 {
+            properties.push(Property::UserProperty("k", &value)).unwrap();
+        }
+        let mut writer = broker.client(Version::V5, "writer").await;
+        for (number, topic) in [(1, "t"), (2, "$delayed/1/t")] {
+            let publish = Publish {
+                delivery: qos1(number),
+                retain: false,
+                topic,
+                properties: properties.view(),
+                payload: b"x",
+            };
+            writer.encode(|out, peer| publish.encode(out, peer).unwrap()).await;
+            assert_eq!(writer.ack().await, (AckKind::Puback, number, ReasonCode::QuotaExceeded), "{topic}");
+        }
+        let will = Will {
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: properties.view(),
+            topic: "t",
+            payload: b"x",
+        };
+        let mut leaver = broker.socket(Version::V5).await;
+        leaver.connect(&Hello { id: "leaver", will: Some(will), ..Hello::default() }).await;
+        assert_eq!(leaver.connack().await.1, ReasonCode::QuotaExceeded);
     });
 }
 
