@@ -81,6 +81,11 @@ impl<I: Io> WebSocketIo<I> {
         }
     }
 
+    /// The close frame is out, or on its way: the peer listens to nothing that comes after it (RFC 6455, 5.5.1).
+    fn is_closed(&self) -> bool {
+        self.said_close && self.owed == 0 && self.replies.is_empty()
+    }
+
     /// Begins a frame for all of `slices`, if none has begun.
     fn begin_frame(&mut self, slices: &[IoSlice<'_>]) {
         if self.owed == 0 {
@@ -150,6 +155,9 @@ impl<I: Io> Io for WebSocketIo<I> {
     }
 
     fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.is_closed() {
+            return Ok(slices.iter().map(|slice| slice.len()).sum());
+        }
         self.begin_frame(slices);
         loop {
             // Only bytes of the header went out: nothing of the session's yet.
@@ -180,5 +188,62 @@ impl<I: Io> Io for WebSocketIo<I> {
             self.said_close = true;
             put_close(CloseCode::Normal, &mut self.replies);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// What a peer sent, and what it gets.
+    struct Pipe {
+        sent: &'static [u8],
+        got: Rc<RefCell<Vec<u8>>>,
+    }
+
+    impl Io for Pipe {
+        fn poll_read_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+            let sent = std::mem::take(&mut self.sent);
+            buffer.extend_from_slice(sent);
+            Ok(sent.len())
+        }
+
+        fn poll_write_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            slices.iter().for_each(|slice| self.got.borrow_mut().extend_from_slice(slice));
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_close_frame() {
+        // One byte of payload, and Close behind it.
+        let sent = b"\x82\x81\0\0\0\0x\x88\x82\0\0\0\0\x03\xe8";
+        let rules =
+            WebSocketRules { path: "/".to_owned(), require_sub_protocol: false, frame_bytes_max: 100 };
+        let got = Rc::new(RefCell::new(Vec::new()));
+        let pipe = Pipe { sent, got: Rc::clone(&got) };
+        let mut io = WebSocketIo::new(Leading::new(pipe, Bytes::new()), &rules);
+        let mut read = BytesMut::new();
+        assert_eq!((io.try_read(&mut read).unwrap(), &read[..]), (1, &b"x"[..]));
+        // What is there at once still goes before it.
+        assert_eq!(io.try_write(&[IoSlice::new(b"early")]).unwrap(), 5);
+        io.try_flush().unwrap();
+        assert_eq!(io.try_write(&[IoSlice::new(b"late")]).unwrap(), 4);
+        io.try_flush().unwrap();
+        assert_eq!(*got.borrow(), b"\x82\x05early\x88\x02\x03\xe8");
+        assert_eq!(io.try_read(&mut read).unwrap(), 0, "the peer is gone");
     }
 }
