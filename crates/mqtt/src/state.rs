@@ -3,7 +3,7 @@
 //! ```text
 //!   version u8 | incarnation u64 | will
 //!   subscriptions u32 | (text, tag u32)*
-//!   has cursor u8 | cursor | resume u8 | (cursor of one place, records u32)
+//!   has cursor u8 | cursor | resumes u16 | (cursor of one place, records u32)*
 //!   sources u16 | (shard u64 (0: retained), topic)*
 //!   exchanges u16 | (packet id u16, flags u8, source u16, base u64, record u32, identifier u32)*
 //!   will: 0 | 1 packet, qos u8 | 2 key of its row, value of its row       texts and packets have their length u32 in front
@@ -18,7 +18,7 @@ use wire::mqtt::Qos;
 
 use crate::subscription::{Subscription, Tag};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const EXACTLY_ONCE: u8 = 1;
 const RELEASED: u8 = 2;
@@ -34,8 +34,8 @@ pub(crate) struct State {
     pub(crate) subscriptions: Vec<Subscription>,
     /// What was taken from the log; none if nothing was ever subscribed.
     pub(crate) cursor: Option<Cursor>,
-    /// A batch behind the cursor whose first records were taken.
-    pub(crate) resume: Option<Resume>,
+    /// Batches behind the cursor whose first records were taken, at most one of each group.
+    pub(crate) resumes: Vec<Resume>,
     /// Deliveries that are not acknowledged, in the order of their first sending.
     pub(crate) in_flight: Vec<InFlight>,
     pub(crate) will: StoredWill,
@@ -114,8 +114,8 @@ impl State {
         if let Some(cursor) = &self.cursor {
             cursor.encode(&mut out);
         }
-        out.put_u8(u8::from(self.resume.is_some()));
-        if let Some(resume) = &self.resume {
+        out.put_u16(self.resumes.len() as u16);
+        for resume in &self.resumes {
             resume.at.encode(&mut out);
             out.put_u32(resume.taken);
         }
@@ -178,12 +178,13 @@ impl State {
             0 => None,
             _ => Some(Cursor::decode(input)?),
         };
-        let resume = match input.try_get_u8().ok()? {
-            0 => None,
-            _ => Some(Resume { at: Cursor::decode(input)?, taken: input.try_get_u32().ok()? }),
-        };
+        let count = input.try_get_u16().ok()?;
+        let mut resumes = Vec::new();
+        for _ in 0..count {
+            resumes.push(Resume { at: Cursor::decode(input)?, taken: input.try_get_u32().ok()? });
+        }
         let in_flight = decode_in_flight(input)?;
-        let state = Self { incarnation, subscriptions, cursor, resume, in_flight, will };
+        let state = Self { incarnation, subscriptions, cursor, resumes, in_flight, will };
         input.is_empty().then_some(state)
     }
 }
@@ -332,21 +333,20 @@ mod tests {
     fn state() -> impl Strategy<Value = State> {
         let subscription = ("[^\0]{0,20}", any::<u32>())
             .prop_map(|(text, tag)| Subscription { text: text.into(), tag: Tag(tag) });
-        let resume =
-            proptest::option::of((cursor(), any::<u32>()).prop_map(|(at, taken)| Resume { at, taken }));
+        let resume = (cursor(), any::<u32>()).prop_map(|(at, taken)| Resume { at, taken });
         (
             any::<u64>(),
             proptest::collection::vec(subscription, 0..6),
             proptest::option::of(cursor()),
-            resume,
+            proptest::collection::vec(resume, 0..3),
             proptest::collection::vec(in_flight(), 0..12),
             will(),
         )
-            .prop_map(|(incarnation, subscriptions, cursor, resume, in_flight, will)| State {
+            .prop_map(|(incarnation, subscriptions, cursor, resumes, in_flight, will)| State {
                 incarnation,
                 subscriptions,
                 cursor,
-                resume,
+                resumes,
                 in_flight,
                 will,
             })

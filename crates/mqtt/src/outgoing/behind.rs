@@ -19,8 +19,10 @@ pub(super) struct Behind {
     partial: Option<Partial>,
     /// Read from the log and not taken.
     backlog: VecDeque<Delivery>,
-    /// Of a session that came back: how much of one batch was taken before.
-    resume: Option<Resume>,
+    /// Of a session that came back: how much was taken before of batches that are still to be read.
+    ///
+    /// Bound: one of each group.
+    resumes: Vec<Resume>,
     waits_for_disk: bool,
 }
 
@@ -31,9 +33,9 @@ struct Partial {
 }
 
 impl Behind {
-    /// For a session that comes back, which had taken a part of a batch.
-    pub(super) fn of(resume: Resume) -> Self {
-        Self { resume: Some(resume), ..Self::default() }
+    /// For a session that comes back, which had taken parts of batches.
+    pub(super) fn of(resumes: Vec<Resume>) -> Self {
+        Self { resumes, ..Self::default() }
     }
 
     /// So many records of a batch were taken; the rest comes next.
@@ -41,14 +43,15 @@ impl Behind {
         self.partial = Some(Partial { delivery, taken });
     }
 
-    /// What has to survive of it: how much of one batch was taken. `cursor` is moved before what was not.
-    pub(super) fn describe(&self, cursor: &mut Cursor) -> Option<Resume> {
-        let Some(partial) = &self.partial else { return self.resume.clone() };
-        let Some(position) = partial.delivery.batch.position else { return self.resume.clone() };
+    /// What has to survive of it: how much was taken of batches that are to be read again. `cursor` is moved before the one
+    /// in hand; it has not reached the others.
+    pub(super) fn describe(&self, cursor: &mut Cursor) -> Vec<Resume> {
+        let mut resumes = self.resumes.clone();
+        let Some(partial) = &self.partial else { return resumes };
+        let Some(position) = partial.delivery.batch.position else { return resumes };
         let group = partial.delivery.batch.group;
         let mut at = Cursor::default();
         at.set(group, position);
-        // The batch is read again: the cursor has to stand before it.
         let mut before = position;
         if before.ordinal > 0 {
             before.ordinal -= 1;
@@ -57,15 +60,23 @@ impl Behind {
             before.ordinal = u16::MAX;
         }
         cursor.set(group, before);
-        Some(Resume { at, taken: partial.taken as u32 })
+        resumes.push(Resume { at, taken: partial.taken as u32 });
+        resumes
     }
 
-    /// How much of a batch was taken before.
+    /// How much of a batch was taken before. What its group has left behind with it is forgotten.
     fn taken_of(&mut self, delivery: &Delivery) -> usize {
-        let is_it = |resume: &mut Resume| {
-            delivery.batch.position.is_some_and(|at| resume.at.get(delivery.batch.group) == at)
-        };
-        self.resume.take_if(is_it).map_or(0, |resume| resume.taken as usize)
+        let Some(position) = delivery.batch.position else { return 0 };
+        let mut taken = 0;
+        self.resumes.retain(|resume| {
+            let here = resume.at.places().iter().find(|(group, _)| *group == delivery.batch.group);
+            let Some((_, at)) = here else { return true };
+            if *at == position {
+                taken = resume.taken as usize;
+            }
+            *at > position
+        });
+        taken
     }
 }
 

@@ -154,7 +154,9 @@ impl Outgoing {
                 outgoing.remember(&subscription.text, subscription.tag, filter);
             }
         }
-        outgoing.behind = state.resume.clone().map(Behind::of).map(Box::new);
+        if !state.resumes.is_empty() {
+            outgoing.behind = Some(Box::new(Behind::of(state.resumes.clone())));
+        }
         let entries: Vec<_> = state.in_flight.iter().map(restored_entry).collect();
         outgoing.resend = Resend::of(&entries).map(Box::new);
         outgoing.window = Window::restored(entries);
@@ -355,7 +357,7 @@ impl Outgoing {
         state.subscriptions = self.subscriptions.clone();
         let mut cursor = self.cursor.clone();
         if let Some(behind) = &self.behind {
-            state.resume = behind.describe(&mut cursor);
+            state.resumes = behind.describe(&mut cursor);
         }
         state.cursor = Some(cursor);
         // QoS 1 of a share goes to whoever is there.

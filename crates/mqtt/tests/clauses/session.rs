@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::num::NonZeroU16;
 
 use broker::{Broker as _, Place};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use model::{TenantId, TopicName};
 use testkit::on_core;
-use wire::mqtt::{AckKind, Delivery, Packet, Qos, ReasonCode, Version};
+use wire::mqtt::{AckKind, Delivery, Packet, Peer, Properties, Publish, Qos, ReasonCode, Version};
 
 use crate::link::{Broker, Client, Hello, Kept, PATIENCE, id};
 
@@ -208,6 +209,112 @@ fn mqtt_4_6_0_5_a_batch_that_was_taken_in_part_goes_on_where_it_stopped() {
         }
         assert_eq!(seen, (1..=20).map(|number| b'a' + number).collect::<Vec<_>>());
         client.nothing().await;
+    });
+}
+
+/// Topics that have their first message, in the order of the groups that store them: one of each group.
+async fn topic_of_each_group(broker: &Broker, writer: &mut Client) -> Vec<String> {
+    let core = &broker.node().core;
+    let mut found = Vec::new();
+    for group in core.rows().groups() {
+        for number in 0..64 {
+            let name = format!("x{number}");
+            writer.publish_durably(&name, b"first").await;
+            let topic = core.find_topic(&TenantId::default(), &TopicName::new(&name).unwrap()).await.unwrap();
+            if topic.unwrap().shards[0].home() == group {
+                found.push(name);
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Ten messages of QoS 2, in one write: they come to be one batch.
+async fn publish_ten(writer: &mut Client, topic: &str, letter: char) {
+    let mut all = BytesMut::new();
+    for number in 0..10 {
+        let delivery = Delivery::ExactlyOnce { id: id(number + 1), dup: false };
+        let payload = format!("{letter}{number}");
+        let publish = Publish {
+            delivery,
+            retain: false,
+            topic,
+            properties: Properties::EMPTY,
+            payload: payload.as_bytes(),
+        };
+        publish.encode(&mut all, &Peer::new(Version::V5)).unwrap();
+    }
+    writer.send(&all).await;
+    for number in 1..=10 {
+        assert_eq!(writer.ack().await, (AckKind::Pubrec, number, ReasonCode::Success));
+    }
+    for number in 1..=10 {
+        writer.acknowledge(AckKind::Pubrel, number).await;
+        assert_eq!(writer.ack().await, (AckKind::Pubcomp, number, ReasonCode::Success));
+    }
+}
+
+/// So many messages of QoS 2, each to the end of its exchange. Answers what was sent for the first time.
+async fn complete(client: &mut Client, count: usize) -> Vec<String> {
+    let (mut fresh, mut done) = (Vec::new(), 0);
+    while done < count {
+        let (kind, number) = client
+            .read(|packet| match packet {
+                Packet::Publish(Publish { delivery: Delivery::ExactlyOnce { id, dup }, payload, .. }) => {
+                    if !dup {
+                        fresh.push(String::from_utf8(payload.to_vec()).unwrap());
+                    }
+                    (AckKind::Pubrec, id.get())
+                }
+                Packet::Pubrel(ack) => (AckKind::Pubcomp, ack.packet_id.get()),
+                other => panic!("{other:?}"),
+            })
+            .await;
+        client.acknowledge(kind, number).await;
+        done += usize::from(kind == AckKind::Pubcomp);
+    }
+    fresh
+}
+
+/// While another group filled the window, it was forgotten how much of a batch had been taken: its first records came again as
+/// new messages.
+#[test]
+fn mqtt_4_3_3_batches_of_two_groups_that_were_taken_in_part_go_on_where_they_stopped() {
+    on_core(async {
+        let broker = Broker::start().await;
+        let mut writer = broker.client(Version::V5, "w").await;
+        let topics = topic_of_each_group(&broker, &mut writer).await;
+        let [first, .., last] = &topics[..] else { panic!("{topics:?}") };
+        let hello = Hello { receive_maximum: Some(2), ..Hello::lasting("c") };
+        let mut client = back(&broker, &hello, false).await;
+        for topic in [first, last] {
+            client.subscribe(topic, Qos::ExactlyOnce).await;
+        }
+        publish_ten(&mut writer, last, 'b').await;
+        let mut fresh = complete(&mut client, 2).await;
+        // Two more are in flight when it goes.
+        for _ in 0..2 {
+            fresh.push(String::from_utf8(client.message().await.payload).unwrap());
+        }
+        client.vanish().await;
+        publish_ten(&mut writer, first, 'a').await;
+        let mut client = back(&broker, &hello, true).await;
+        assert!(complete(&mut client, 2).await.is_empty());
+        // The first group is read first.
+        for _ in 0..2 {
+            fresh.push(String::from_utf8(client.message().await.payload).unwrap());
+        }
+        client.vanish().await;
+        let mut client = back(&broker, &hello, true).await;
+        fresh.extend(complete(&mut client, 16).await);
+        client.nothing().await;
+        fresh.sort_unstable();
+        let expected: Vec<_> = ['a', 'b']
+            .iter()
+            .flat_map(|letter| (0..10).map(move |number| format!("{letter}{number}")))
+            .collect();
+        assert_eq!(fresh, expected);
     });
 }
 
