@@ -186,6 +186,11 @@ impl Cursor {
         }
     }
 
+    /// Whether it has more of some group than another one.
+    pub(crate) fn is_ahead_of(&self, other: &Cursor) -> bool {
+        self.places.iter().any(|(group, at)| *at > other.get(*group))
+    }
+
     /// Groups and positions.
     pub fn places(&self) -> &[(GroupId, Position)] {
         &self.places

@@ -69,12 +69,14 @@ struct Subscription {
 }
 
 /// Where a subscription begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// With what is committed from now on, also if the subscriber is behind.
     Now,
     /// Wherever the subscriber's cursor is: the restored subscription of a session that returns.
     AtCursor,
+    /// The same, but not before these places: what [`Subscriber::begun_ahead_of`] told of it.
+    After(Cursor),
 }
 
 /// What catching up found.
@@ -123,6 +125,7 @@ impl Subscriber {
         let since = match start {
             Start::Now => self.core.present(),
             Start::AtCursor => Cursor::default(),
+            Start::After(places) => places,
         };
         let new = self.route(tag);
         let old = match self.filters.iter_mut().find(|known| known.filter == *filter) {
@@ -151,6 +154,16 @@ impl Subscriber {
         let known = self.filters.swap_remove(at);
         self.core.shared().routes.remove(&self.tenant, filter, self.route(known.tag));
         true
+    }
+
+    /// The filters that begin ahead of a cursor, and where. Whoever keeps the cursor to go on from it later has to keep them as
+    /// well, or gets what was committed before it subscribed.
+    pub fn begun_ahead_of<'a>(
+        &'a self,
+        cursor: &'a Cursor,
+    ) -> impl Iterator<Item = (&'a Filter, &'a Cursor)> {
+        let ahead = self.filters.iter().filter(|known| known.since.is_ahead_of(cursor));
+        ahead.map(|known| (&known.filter, &known.since))
     }
 
     /// Begins live, from now on. Answers the cursor of the present.

@@ -3,7 +3,8 @@
 //! ```text
 //!   version u8 | incarnation u64 | will
 //!   subscriptions u32 | (text, tag u32)*
-//!   has cursor u8 | cursor | resumes u16 | (cursor of one place, records u32)*
+//!   has cursor u8 | cursor | starts u32 | (filter, cursor)*
+//!   resumes u16 | (cursor of one place, records u32)*
 //!   sources u16 | (shard u64 (0: retained), topic)*
 //!   exchanges u16 | (packet id u16, flags u8, source u16, base u64, record u32, identifier u32)*
 //!   will: 0 | 1 packet, qos u8 | 2 key of its row, value of its row       texts and packets have their length u32 in front
@@ -18,7 +19,7 @@ use wire::mqtt::Qos;
 
 use crate::subscription::{Subscription, Tag};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 const EXACTLY_ONCE: u8 = 1;
 const RELEASED: u8 = 2;
@@ -34,6 +35,8 @@ pub(crate) struct State {
     pub(crate) subscriptions: Vec<Subscription>,
     /// What was taken from the log; none if nothing was ever subscribed.
     pub(crate) cursor: Option<Cursor>,
+    /// The filters of subscriptions that begin ahead of the cursor, and where.
+    pub(crate) starts: Vec<(Box<str>, Cursor)>,
     /// Batches behind the cursor whose first records were taken, at most one of each group.
     pub(crate) resumes: Vec<Resume>,
     /// Deliveries that are not acknowledged, in the order of their first sending.
@@ -114,6 +117,11 @@ impl State {
         if let Some(cursor) = &self.cursor {
             cursor.encode(&mut out);
         }
+        out.put_u32(self.starts.len() as u32);
+        for (filter, start) in &self.starts {
+            put_block(&mut out, filter.as_bytes());
+            start.encode(&mut out);
+        }
         out.put_u16(self.resumes.len() as u16);
         for resume in &self.resumes {
             resume.at.encode(&mut out);
@@ -170,21 +178,25 @@ impl State {
         let count = input.try_get_u32().ok()?;
         let mut subscriptions = Vec::new();
         for _ in 0..count {
-            let text = take_block(input)?;
-            let text = std::str::from_utf8(&text).ok()?.into();
+            let text = take_text(input)?;
             subscriptions.push(Subscription { text, tag: Tag(input.try_get_u32().ok()?) });
         }
         let cursor = match input.try_get_u8().ok()? {
             0 => None,
             _ => Some(Cursor::decode(input)?),
         };
+        let count = input.try_get_u32().ok()?;
+        let mut starts = Vec::new();
+        for _ in 0..count {
+            starts.push((take_text(input)?, Cursor::decode(input)?));
+        }
         let count = input.try_get_u16().ok()?;
         let mut resumes = Vec::new();
         for _ in 0..count {
             resumes.push(Resume { at: Cursor::decode(input)?, taken: input.try_get_u32().ok()? });
         }
         let in_flight = decode_in_flight(input)?;
-        let state = Self { incarnation, subscriptions, cursor, resumes, in_flight, will };
+        let state = Self { incarnation, subscriptions, cursor, starts, resumes, in_flight, will };
         input.is_empty().then_some(state)
     }
 }
@@ -270,6 +282,11 @@ fn take_block(input: &mut Bytes) -> Option<Bytes> {
     (len <= input.len()).then(|| input.split_to(len))
 }
 
+fn take_text(input: &mut Bytes) -> Option<Box<str>> {
+    let text = take_block(input)?;
+    std::str::from_utf8(&text).ok().map(Box::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,17 +355,13 @@ mod tests {
             any::<u64>(),
             proptest::collection::vec(subscription, 0..6),
             proptest::option::of(cursor()),
+            proptest::collection::vec(("[^\0]{0,20}".prop_map(Box::from), cursor()), 0..3),
             proptest::collection::vec(resume, 0..3),
             proptest::collection::vec(in_flight(), 0..12),
             will(),
         )
-            .prop_map(|(incarnation, subscriptions, cursor, resumes, in_flight, will)| State {
-                incarnation,
-                subscriptions,
-                cursor,
-                resumes,
-                in_flight,
-                will,
+            .prop_map(|(incarnation, subscriptions, cursor, starts, resumes, in_flight, will)| {
+                State { incarnation, subscriptions, cursor, starts, resumes, in_flight, will }
             })
     }
 

@@ -14,6 +14,7 @@ mod retained;
 mod send;
 mod shared;
 
+use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -144,13 +145,16 @@ impl Outgoing {
             None => subscriber.start_live(),
         };
         let mut outgoing = Self::with(subscriber, cursor);
+        let starts: HashMap<_, _> = state.starts.iter().map(|(filter, start)| (&**filter, start)).collect();
         for subscription in &state.subscriptions {
             // Shares are joined when the connection is there.
             if is_shared(&subscription.text) {
                 continue;
             }
             let Ok(filter) = parse_filter(&subscription.text) else { continue };
-            if outgoing.subscriber.subscribe(&filter, subscription.tag.0, Start::AtCursor).is_ok() {
+            let start =
+                starts.get(filter.as_str()).map_or(Start::AtCursor, |&start| Start::After(start.clone()));
+            if outgoing.subscriber.subscribe(&filter, subscription.tag.0, start).is_ok() {
                 outgoing.remember(&subscription.text, subscription.tag, filter);
             }
         }
@@ -359,6 +363,8 @@ impl Outgoing {
         if let Some(behind) = &self.behind {
             state.resumes = behind.describe(&mut cursor);
         }
+        let starts = self.subscriber.begun_ahead_of(&cursor);
+        state.starts = starts.map(|(filter, start)| (filter.as_str().into(), start.clone())).collect();
         state.cursor = Some(cursor);
         // QoS 1 of a share goes to whoever is there.
         let mine = |entry: &&Entry<Pending>| entry.exactly_once || entry.message.of_share.is_none();

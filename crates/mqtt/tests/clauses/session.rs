@@ -318,6 +318,71 @@ fn mqtt_4_3_3_batches_of_two_groups_that_were_taken_in_part_go_on_where_they_sto
     });
 }
 
+/// One that has a message in hand, and another waiting, when it subscribes to a topic that has had one.
+async fn subscribed_late(broker: &Broker, id: &str) -> Client {
+    let mut writer = broker.client(Version::V5, "w").await;
+    let hello = Hello { receive_maximum: Some(1), ..Hello::lasting(id) };
+    let mut client = back(broker, &hello, false).await;
+    client.subscribe("early", Qos::AtLeastOnce).await;
+    for payload in [b"1", b"2"] {
+        writer.publish_durably("early", payload).await;
+    }
+    assert_eq!(client.message().await.payload, b"1");
+    writer.publish_durably("late", b"before").await;
+    client.subscribe("late", Qos::AtLeastOnce).await;
+    writer.publish_durably("late", b"after").await;
+    client
+}
+
+async fn hears_what_came_after(broker: &Broker, id: &str) {
+    let mut client = back(broker, &Hello::lasting(id), true).await;
+    let mut payloads = client.payloads(3).await;
+    payloads.sort_unstable();
+    assert_eq!(payloads, ["1", "2", "after"]);
+    client.nothing().await;
+}
+
+/// A session that came back knew its subscriptions, but not since when: it got what had been published before.
+#[test]
+fn mqtt_3_8_4_a_session_that_comes_back_gets_nothing_from_before_it_subscribed() {
+    on_core(async {
+        let broker = Broker::start().await;
+        // It has all that it wanted.
+        let mut client = back(&broker, &Hello::lasting("live"), false).await;
+        client.subscribe("other", Qos::AtLeastOnce).await;
+        let mut writer = broker.client(Version::V5, "w").await;
+        writer.publish_durably("late", b"before").await;
+        client.subscribe("late", Qos::AtLeastOnce).await;
+        client.leave().await;
+        let mut client = back(&broker, &Hello::lasting("live"), true).await;
+        client.nothing().await;
+        writer.publish_durably("late", b"after").await;
+        assert_eq!(client.payloads(1).await, ["after"]);
+        // Twice, since what was brought back is written again.
+        subscribed_late(&broker, "slow").await.vanish().await;
+        let hello = Hello { receive_maximum: Some(1), ..Hello::lasting("slow") };
+        let mut client = back(&broker, &hello, true).await;
+        assert_eq!(client.message().await.payload, b"1");
+        client.vanish().await;
+        hears_what_came_after(&broker, "slow").await;
+    });
+}
+
+/// The same, when the broker dies after SUBACK.
+#[test]
+fn mqtt_3_8_4_a_session_gets_nothing_from_before_it_subscribed_after_a_crash() {
+    let kept = Kept::default();
+    on_core(async {
+        let broker = Broker::start().await;
+        let _connected = subscribed_late(&broker, "slow").await;
+        kept.put(broker.stop().await);
+    });
+    on_core(async {
+        let broker = Broker::start_on(kept.take()).await;
+        hears_what_came_after(&broker, "slow").await;
+    });
+}
+
 /// Whether the store knows of the session of this client.
 async fn is_stored(broker: &Broker, client: &str) -> bool {
     let rows = broker.node().core.rows();
