@@ -391,12 +391,12 @@ impl Core {
         batches.map_err(log_error)
     }
 
-    /// The topic that a shard belongs to.
-    pub(crate) async fn topic_of_shard(&self, shard: ShardId) -> Option<Arc<Topic>> {
-        if let Some(topic) = self.inner.shared.directory.by_shard(shard) {
-            return Some(topic);
+    /// The topic that a shard belongs to; none if it is gone.
+    pub(crate) async fn topic_of_shard(&self, shard: ShardId) -> Result<Option<Arc<Topic>>, Error> {
+        match self.inner.shared.directory.by_shard(shard) {
+            Some(topic) => Ok(Some(topic)),
+            None => lifecycle::load_by_shard(self, shard).await,
         }
-        lifecycle::load_by_shard(self, shard).await.ok().flatten()
     }
 }
 

@@ -29,7 +29,6 @@ use crate::core_thread::Core;
 use crate::delivery::{Batch, Cursor, Delivery, Picked};
 use crate::dispatch::Route;
 use crate::routing::Filter;
-use crate::topic::Topic;
 
 /// Batches of a group that one `catch_up` looks at before it answers.
 const SCAN_MAX: usize = 256;
@@ -219,7 +218,8 @@ impl Subscriber {
                 Some(loaded) => loaded,
                 None => match self.scan_at_once(group, after) {
                     Ok(Some(found)) => Scan { applied, found },
-                    Ok(None) => return Step::ColdScan(after),
+                    // What cannot be read now is asked for again.
+                    Ok(None) | Err(LogError::Io { .. }) => return Step::ColdScan(after),
                     Err(error) => {
                         warn!(group = %group.id(), err = %error, "a part of the log cannot be read and is passed over");
                         return Step::Drained(applied);
@@ -359,19 +359,23 @@ impl Subscriber {
         let loaded = Rc::clone(self.loaded.get_or_insert_default());
         let (core, group) = (self.core.clone(), group.clone());
         CatchUp::Wait(Box::pin(async move {
-            let topic: Option<Arc<Topic>> = core.topic_of_shard(shard).await;
-            let batches = match topic {
-                Some(_) => core.read_cold(&group, shard, model::Offset(base), COLD_READ_BYTES).await,
-                None => Err(Error::new(ErrorKind::NotFound, "find the topic of a shard")),
+            let batches = match core.topic_of_shard(shard).await {
+                Ok(Some(_)) => core.read_cold(&group, shard, model::Offset(base), COLD_READ_BYTES).await,
+                Ok(None) => Err(Error::new(ErrorKind::NotFound, "find the topic of a shard")),
+                Err(error) => Err(error),
             };
-            let mut loaded = loaded.borrow_mut();
             match batches {
                 Ok(batches) if !batches.is_empty() => {
+                    let mut loaded = loaded.borrow_mut();
                     loaded.failed = None;
                     loaded.batches.extend(batches.into_iter().map(|batch| ((shard, batch.base.0), batch)));
                 }
-                // It cannot be had: passed over rather than asked for again and again.
-                Ok(_) | Err(_) => loaded.failed = Some((shard, base)),
+                Err(error) if !is_gone(error.kind()) => {
+                    warn!(shard = %shard, err = %error, "a batch cannot be read; trying again");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                // Passed over rather than asked for again and again.
+                Ok(_) | Err(_) => loaded.borrow_mut().failed = Some((shard, base)),
             }
         }))
     }
@@ -432,6 +436,11 @@ enum Step {
     ColdScan(Position),
     /// The next batch is not in memory.
     ColdBatch(ShardId, u64),
+}
+
+/// Whether what was asked for is there no more, and not only out of reach for now.
+fn is_gone(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::OffsetOutOfRange | ErrorKind::Corrupt)
 }
 
 enum Taken {

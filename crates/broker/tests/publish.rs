@@ -231,6 +231,47 @@ fn what_is_subscribed_while_the_disk_is_waited_for_misses_nothing() {
     });
 }
 
+/// A batch whose topic or bytes could not be read for a moment was taken for one that is gone.
+#[test]
+fn what_cannot_be_read_for_a_moment_is_not_passed_over() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        // More than one read from the disk brings.
+        let bodies: Vec<String> = (0..32).map(|i| format!("{i:0>50000}")).collect();
+        for chunk in bodies.chunks(8) {
+            let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
+            publish(&node.core, "a/b", &chunk).await;
+        }
+        let dir = node.stop().await;
+        let node = TestNode::start_on(dir).await;
+        let mut subscriber = node.core.subscriber(&tenant, Inbox::new().sink());
+        subscriber.subscribe(&filter("a/#"), 1, Start::AtCursor).expect("subscribed");
+        let (mut cursor, mut found, mut waits) = (Cursor::default(), Vec::new(), 0);
+        loop {
+            match subscriber.catch_up(&mut cursor, 1 << 20) {
+                CatchUp::Live => break,
+                CatchUp::Wait(wait) => {
+                    waits += 1;
+                    // At first the place in the log, then the topic, then a batch is asked for in vain.
+                    node.fail_work(waits % 2 == 1);
+                    wait.await;
+                    node.fail_work(false);
+                }
+                CatchUp::Batches(deliveries) => {
+                    for delivery in deliveries {
+                        let position = delivery.batch.position.expect("a committed batch");
+                        cursor.set(delivery.batch.group, position);
+                        found.extend(values(&delivery));
+                    }
+                }
+            }
+        }
+        assert!(waits >= 6, "{waits}");
+        assert!(found == bodies, "{} of {}", found.len(), bodies.len());
+    });
+}
+
 #[test]
 fn a_subscription_begins_now_even_if_the_subscriber_is_behind() {
     on_core(async {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use auth::{Access, Host, Link, Passwords, Policy};
@@ -44,6 +45,7 @@ pub struct TestNode {
     node: Arc<Node>,
     /// Until it is stopped.
     dir: Option<TempDir>,
+    work_fails: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -78,8 +80,12 @@ impl TestNode {
     async fn start_as(dir: TempDir, chain: Vec<Link>, clock: Arc<dyn Clock>) -> TestNode {
         let foundation = Foundation::new(1);
         let node = Arc::new(open(dir.path(), &foundation).await);
-        let offload: Offload = Arc::new(|work| {
-            std::thread::spawn(work);
+        let work_fails = Arc::new(AtomicBool::new(false));
+        let fails = Arc::clone(&work_fails);
+        let offload: Offload = Arc::new(move |work| {
+            if !fails.load(Ordering::Relaxed) {
+                std::thread::spawn(work);
+            }
         });
         let rng = Arc::new(SystemRng);
         let passwords = Passwords::new(offload.clone(), 2, rng.clone());
@@ -98,7 +104,7 @@ impl TestNode {
         let schedule = core.clone();
         let schedule = tokio::task::spawn_local(async move { schedule.run_schedule().await });
         let tasks = vec![running, endings, schedule, following];
-        TestNode { core, shared, node, dir: Some(dir), tasks }
+        TestNode { core, shared, node, dir: Some(dir), work_fails, tasks }
     }
 
     /// Stops the node in order and gives its directory back. Everything that the test made of its core must be gone.
@@ -124,6 +130,11 @@ impl TestNode {
         let revision = Resources::new(self.node.meta()).delete::<R>(key, None).await.expect("removed");
         self.core.access().caught_up(revision).await;
         revision
+    }
+
+    /// Whether work that may block fails from now on, such as reading from the disk.
+    pub fn fail_work(&self, fails: bool) {
+        self.work_fails.store(fails, Ordering::Relaxed);
     }
 
     /// What is shared between cores.

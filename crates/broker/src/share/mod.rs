@@ -452,7 +452,7 @@ impl Core {
 /// What a share's unread records need to be read again.
 async fn reload(core: &Core, spot: Spot) -> Result<Option<roster::Item>, Error> {
     use crate::broker::Broker;
-    let Some(topic) = core.topic_of_shard(spot.shard).await else { return Ok(None) };
+    let Some(topic) = core.topic_of_shard(spot.shard).await? else { return Ok(None) };
     let batches = core.read(spot.shard, spot.base, 1).await;
     let found = match batches {
         Ok(batches) => batches.into_iter().find(|batch| batch.base == spot.base),
