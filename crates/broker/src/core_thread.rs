@@ -285,6 +285,11 @@ impl Core {
         cursor
     }
 
+    /// Moves `cursor` past what all live subscribers of this core were told of.
+    pub(crate) fn advance_to_told(&self, cursor: &mut Cursor) {
+        self.inner.mailbox.advance_to_seen(cursor);
+    }
+
     pub(crate) fn own(&self, epoch: u64, owned: Owned) {
         self.inner.owned.borrow_mut().insert(epoch, owned);
     }

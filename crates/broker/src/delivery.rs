@@ -186,6 +186,15 @@ impl Cursor {
         }
     }
 
+    /// Moves it to where another one stands, in each group in which that is further.
+    pub(crate) fn advance_to(&mut self, other: &Cursor) {
+        for (group, at) in &other.places {
+            if *at > self.get(*group) {
+                self.set(*group, *at);
+            }
+        }
+    }
+
     /// Whether it has more of some group than another one.
     pub(crate) fn is_ahead_of(&self, other: &Cursor) -> bool {
         self.places.iter().any(|(group, at)| *at > other.get(*group))

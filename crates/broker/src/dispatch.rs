@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use storage::{BatchFlags, StoredBatch};
 
 use crate::delivery::Batch;
-use crate::node::{CoreEvent, CoreMailbox};
+use crate::node::CoreMailbox;
 use crate::routing::{Filter, Scratch, Trie};
 use crate::topic::Topic;
 use crate::topics::Directory;
@@ -181,7 +181,7 @@ pub(crate) struct Dispatcher {
 }
 
 impl Observer for Dispatcher {
-    fn applied(&self, _group: GroupId, batches: &mut Vec<AppliedBatch>, _through: u64) {
+    fn applied(&self, group: GroupId, batches: &mut Vec<AppliedBatch>, through: u64) {
         let mut cache = self.cache.lock();
         let mut posts: Vec<Vec<_>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
         for applied in batches.drain(..) {
@@ -205,9 +205,7 @@ impl Observer for Dispatcher {
             }
         }
         for (mailbox, post) in self.mailboxes.iter().zip(posts) {
-            if !post.is_empty() {
-                mailbox.post(CoreEvent::Batches(post));
-            }
+            mailbox.post_committed(group, post, through);
         }
     }
 }

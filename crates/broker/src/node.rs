@@ -14,11 +14,12 @@ use cluster::{Group, Node, Observer, Reply, SubmitError};
 use model::{Error, ErrorKind, GroupId, TenantId};
 use parking_lot::Mutex;
 use rt::{Clock, Rng};
+use storage::Position;
 use storage::journal::{JournalCounters, JournalState};
 use tokio::sync::oneshot;
 
 use crate::captures::Captures;
-use crate::delivery::Batch;
+use crate::delivery::{Batch, Cursor};
 use crate::dispatch::{CoreTargets, Dispatcher, Routes};
 use crate::endings::Endings;
 use crate::schedule::Schedule;
@@ -251,6 +252,10 @@ pub(crate) struct CoreMailbox {
 struct Posted {
     events: VecDeque<CoreEvent>,
     waker: Option<Waker>,
+    /// What was committed up to here and concerns the core was posted.
+    posted: Cursor,
+    /// Where that was when the core last took everything.
+    taken: Cursor,
 }
 
 impl CoreMailbox {
@@ -265,6 +270,35 @@ impl CoreMailbox {
         }
     }
 
+    /// Posts what of a run of committed batches concerns the core, in the order of their group's log. The core is not woken if that
+    /// is nothing.
+    pub(crate) fn post_committed(
+        &self,
+        group: GroupId,
+        batches: Vec<(Arc<Batch>, Option<CoreTargets>)>,
+        through: u64,
+    ) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            inner.posted.set(group, Position::end_of(through));
+            if batches.is_empty() {
+                return;
+            }
+            inner.events.push_back(CoreEvent::Batches(batches));
+            inner.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Moves `cursor` to where the core has seen everything that concerns it. For the core's thread, which handles what it takes
+    /// before it does anything else.
+    pub(crate) fn advance_to_seen(&self, cursor: &mut Cursor) {
+        let inner = self.inner.lock();
+        cursor.advance_to(if inner.events.is_empty() { &inner.posted } else { &inner.taken });
+    }
+
     /// Takes everything that was posted; pending (and woken later) when there is nothing.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<VecDeque<CoreEvent>> {
         let mut inner = self.inner.lock();
@@ -272,6 +306,8 @@ impl CoreMailbox {
             inner.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(std::mem::take(&mut inner.events))
+        let Posted { events, posted, taken, .. } = &mut *inner;
+        taken.advance_to(posted);
+        Poll::Ready(std::mem::take(events))
     }
 }

@@ -11,6 +11,9 @@
 //! Why nothing is lost or doubled between the two: committed batches reach a core after they are readable. When
 //! `catch_up` finds nothing after the cursor up to what is applied *now*, every batch that this core has not seen
 //! yet has a higher position; and the front skips whatever is at or below its cursor.
+//!
+//! Why a live subscriber may pass over what it was not told of: a filter's route is there before the place at which it begins is
+//! looked up, and a mailbox says how far a group has come only after what concerns its core was posted.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -30,8 +33,10 @@ use crate::delivery::{Batch, Cursor, Delivery, Picked};
 use crate::dispatch::Route;
 use crate::routing::Filter;
 
-/// Batches of a group that one `catch_up` looks at before it answers.
+/// Batches of a group that one scan of its log finds.
 const SCAN_MAX: usize = 256;
+/// Batches that one `catch_up` looks at before it lets others have their turn.
+const LOOK_MAX: usize = 4 * SCAN_MAX;
 /// Pause before the disk is asked again after it failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that one read from the disk asks for.
@@ -84,7 +89,7 @@ pub enum CatchUp {
     Batches(Vec<Delivery>),
     /// Nothing is left: live deliveries flow from here on.
     Live,
-    /// The disk has to be asked: call again when this resolves.
+    /// The disk has to be asked, or others are to have their turn: call again when this resolves.
     Wait(Pin<Box<dyn Future<Output = ()>>>),
 }
 
@@ -121,29 +126,23 @@ impl Subscriber {
     /// Adds a filter, or gives a filter that is there another tag (without a moment in which it does not match).
     /// Several filters may share a tag.
     pub fn subscribe(&mut self, filter: &Filter, tag: u32, start: Start) -> Result<(), Error> {
-        let since = match start {
-            Start::Now => self.core.present(),
-            Start::AtCursor => Cursor::default(),
-            Start::After(places) => places,
-        };
-        let new = self.route(tag);
-        let old = match self.filters.iter_mut().find(|known| known.filter == *filter) {
-            Some(known) => {
-                let old = known.tag;
-                known.tag = tag;
-                (old != tag).then_some(old)
+        let known = self.filters.iter_mut().find(|known| known.filter == *filter);
+        let known = known.map(|known| std::mem::replace(&mut known.tag, tag));
+        let old = known.filter(|old| *old != tag).map(|old| self.route(old));
+        self.core.shared().routes.put(&self.tenant, filter, old, self.route(tag));
+        if known.is_none() {
+            let since = match start {
+                // The present of after the route was there: what is committed later goes by it.
+                Start::Now => self.core.present(),
+                Start::AtCursor => Cursor::default(),
+                Start::After(places) => places,
+            };
+            if self.filters.is_empty() {
+                // Most have one.
+                self.filters.reserve_exact(1);
             }
-            None => {
-                if self.filters.is_empty() {
-                    // Most have one.
-                    self.filters.reserve_exact(1);
-                }
-                self.filters.push(Subscription { filter: filter.clone(), tag, since });
-                None
-            }
-        };
-        let old = old.map(|tag| self.route(tag));
-        self.core.shared().routes.put(&self.tenant, filter, old, new);
+            self.filters.push(Subscription { filter: filter.clone(), tag, since });
+        }
         Ok(())
     }
 
@@ -181,11 +180,20 @@ impl Subscriber {
         self.state.live.set(false);
     }
 
+    /// Moves `cursor` past what was committed since and does not concern this subscriber, if it is live. Only if the front has taken
+    /// every delivery that it was told of: they lie before that, too.
+    pub fn pass_over(&self, cursor: &mut Cursor) {
+        if self.is_live() {
+            self.core.advance_to_told(cursor);
+        }
+    }
+
     /// Reads on after `cursor`, about `bytes_max` of batches at a time. Moves `cursor` past what does not concern this
-    /// subscriber; the front moves it past what it takes. Never blocks: what is not in memory is waited for.
+    /// subscriber; the front moves it past what it takes. Never blocks, nor looks at much at once: what is not in memory, and a turn
+    /// of the others, is waited for.
     pub fn catch_up(&mut self, cursor: &mut Cursor, bytes_max: usize) -> CatchUp {
         let groups: Vec<Group> = self.core.groups().to_vec();
-        let mut haul = Haul { found: Vec::new(), bytes: 0, bytes_max };
+        let mut haul = Haul { found: Vec::new(), looked: 0, bytes: 0, bytes_max };
         for group in &groups {
             match self.catch_up_group(group, cursor, &mut haul) {
                 Step::Drained(applied) if haul.found.is_empty() => advance(cursor, group, applied),
@@ -202,6 +210,9 @@ impl Subscriber {
         }
         if !haul.found.is_empty() {
             return CatchUp::Batches(haul.found);
+        }
+        if haul.is_full() {
+            return CatchUp::Wait(Box::pin(tokio::task::yield_now()));
         }
         self.state.live.set(true);
         self.loaded = None;
@@ -238,9 +249,14 @@ impl Subscriber {
                 continue;
             }
             for item in &scan.found {
+                haul.looked += 1;
                 match self.take(group, item) {
-                    Taken::Nothing if haul.found.len() == before => cursor.set(group.id(), item.position),
-                    Taken::Nothing => {}
+                    Taken::Nothing { read } => {
+                        haul.bytes += read;
+                        if haul.found.len() == before {
+                            cursor.set(group.id(), item.position);
+                        }
+                    }
                     Taken::Cold => return Step::ColdBatch(item.shard, item.base.0),
                     Taken::Delivery(delivery) => {
                         haul.bytes += item.size as usize;
@@ -275,12 +291,12 @@ impl Subscriber {
     fn take(&self, group: &Group, item: &Scanned) -> Taken {
         let Some(topic) = self.core.shared().directory.by_shard(item.shard) else {
             // Nobody on this node has resolved it since the start: its topic is read from the rows first.
-            return if self.has_failed(item) { Taken::Nothing } else { Taken::Cold };
+            return if self.has_failed(item) { Taken::NOTHING } else { Taken::Cold };
         };
         let captures = !topic.config.captures.is_empty();
         let tags = if captures { Vec::new() } else { self.tags(topic.name.as_str(), group, item.position) };
         if tags.is_empty() && !captures {
-            return Taken::Nothing;
+            return Taken::NOTHING;
         }
         let loaded = self.loaded.as_ref();
         let loaded = loaded.and_then(|loaded| loaded.borrow_mut().batches.remove(&(item.shard, item.base.0)));
@@ -288,11 +304,11 @@ impl Subscriber {
             Some(stored) => stored,
             None => match group.log().read_tail(item.shard, item.base, 1) {
                 Ok(Some(mut batches)) if !batches.is_empty() => batches.swap_remove(0),
-                Ok(_) if self.has_failed(item) => return Taken::Nothing,
+                Ok(_) if self.has_failed(item) => return Taken::NOTHING,
                 Ok(_) => return Taken::Cold,
                 // Trimmed, dropped or damaged meanwhile: there is nothing to deliver.
                 Err(LogError::OutOfRange { .. } | LogError::Dropped | LogError::Damaged { .. }) => {
-                    return Taken::Nothing;
+                    return Taken::NOTHING;
                 }
                 Err(LogError::Io { .. }) => return Taken::Cold,
             },
@@ -300,7 +316,10 @@ impl Subscriber {
         let batch = Arc::new(Batch::committed(topic, item.shard, stored));
         let picked =
             if captures { self.pick(&batch, group, item.position) } else { Some(Picked::All(tags.into())) };
-        picked.map_or(Taken::Nothing, |picked| Taken::Delivery(Delivery { batch, picked }))
+        match picked {
+            Some(picked) => Taken::Delivery(Delivery { batch, picked }),
+            None => Taken::Nothing { read: item.size as usize },
+        }
     }
 
     /// Whether it was read in vain.
@@ -417,20 +436,23 @@ impl Drop for Subscriber {
 /// What one catching up has found so far.
 struct Haul {
     found: Vec<Delivery>,
+    /// Batches, wanted or not.
+    looked: usize,
+    /// Of those that were read.
     bytes: usize,
     bytes_max: usize,
 }
 
 impl Haul {
     fn is_full(&self) -> bool {
-        self.bytes >= self.bytes_max
+        self.bytes >= self.bytes_max || self.looked >= LOOK_MAX
     }
 }
 
 enum Step {
     /// Nothing is left in this group up to this index.
     Drained(u64),
-    /// There is more, beyond the bytes asked for.
+    /// There is more, beyond what one haul may hold.
     More,
     /// What stands behind this is not in memory.
     ColdScan(Position),
@@ -444,9 +466,16 @@ fn is_gone(kind: ErrorKind) -> bool {
 }
 
 enum Taken {
-    Nothing,
+    /// Nothing of it is wanted. That may be known only after so many bytes were read.
+    Nothing {
+        read: usize,
+    },
     Cold,
     Delivery(Delivery),
+}
+
+impl Taken {
+    const NOTHING: Taken = Taken::Nothing { read: 0 };
 }
 
 fn advance(cursor: &mut Cursor, group: &Group, applied: u64) {

@@ -272,6 +272,88 @@ fn what_cannot_be_read_for_a_moment_is_not_passed_over() {
     });
 }
 
+/// Batches beside each other in a log: too many to be looked at without a pause.
+async fn append_many(core: &Core, subject: &str, count: usize) {
+    publish(core, subject, &["first"]).await;
+    let name = TopicName::new(subject).expect("legal");
+    let topic = core.find_topic(&TenantId::default(), &name).await.expect("read").expect("there");
+    let shard = topic.shards[0];
+    let first = core.read(shard, Offset(0), 1).await.expect("read").swap_remove(0);
+    let appends: Vec<_> = (1..count)
+        .map(|_| {
+            let (core, bytes) = (core.clone(), first.bytes.clone());
+            tokio::task::spawn_local(async move { core.append(shard, bytes).await })
+        })
+        .collect();
+    for append in appends {
+        append.await.expect("it runs").expect("appended");
+    }
+}
+
+/// One `catch_up` looked at everything that was published while a session was away, and nobody else of the core had a turn.
+#[test]
+fn catching_up_over_what_is_not_wanted_lets_others_have_their_turn() {
+    on_core(async {
+        let node = TestNode::start().await;
+        append_many(&node.core, "not/for/it", 3000).await;
+        publish(&node.core, "a/b", &["for it"]).await;
+        let mut subscriber = node.core.subscriber(&TenantId::default(), Inbox::new().sink());
+        subscriber.subscribe(&filter("a/#"), 1, Start::AtCursor).expect("subscribed");
+        // All of it is in memory.
+        node.fail_work(true);
+        let (mut cursor, mut found, mut waits) = (Cursor::default(), Vec::new(), 0);
+        loop {
+            let before = cursor.clone();
+            match subscriber.catch_up(&mut cursor, 1 << 20) {
+                CatchUp::Live => break,
+                CatchUp::Wait(wait) => {
+                    assert_ne!(cursor, before, "it goes on behind what it has looked at");
+                    waits += 1;
+                    wait.await;
+                }
+                CatchUp::Batches(deliveries) => {
+                    for delivery in deliveries {
+                        let position = delivery.batch.position.expect("a committed batch");
+                        cursor.set(delivery.batch.group, position);
+                        found.extend(values(&delivery));
+                    }
+                }
+            }
+        }
+        assert_eq!(found, ["for it"]);
+        assert!(waits > 0);
+    });
+}
+
+/// The place of a live subscriber stayed where it had last taken something: whoever came back looked at all that had been published
+/// since.
+#[test]
+fn a_live_subscriber_passes_over_what_does_not_concern_it() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        let (everything, nothing) = (Inbox::new(), Inbox::new());
+        let mut all = node.core.subscriber(&tenant, everything.sink());
+        all.subscribe(&filter("#"), 1, Start::Now).expect("subscribed");
+        all.start_live();
+        let mut other = node.core.subscriber(&tenant, nothing.sink());
+        other.subscribe(&filter("other/#"), 1, Start::Now).expect("subscribed");
+        let mut cursor = other.start_live();
+        publish(&node.core, "a/b", &["1"]).await;
+        let delivery = everything.delivery().await;
+        let (group, at) = (delivery.batch.group, delivery.batch.position.expect("a committed batch"));
+        assert!(cursor.get(group) < at);
+        other.pass_over(&mut cursor);
+        assert!(cursor.get(group) >= at && nothing.is_empty());
+        // One that is behind has its place still to go on from.
+        let before = cursor.clone();
+        other.fall_behind();
+        publish(&node.core, "a/b", &["2"]).await;
+        other.pass_over(&mut cursor);
+        assert_eq!(cursor, before);
+    });
+}
+
 #[test]
 fn a_subscription_begins_now_even_if_the_subscriber_is_behind() {
     on_core(async {

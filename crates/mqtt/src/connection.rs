@@ -457,7 +457,8 @@ impl<B: Broker> Connection<B> {
     #[inline]
     pub(crate) fn finish(&mut self, turn: &mut Turn<'_>) {
         if self.saver.begin(turn.now) {
-            let saved = self.lease.save(self.state(StoredWill::None).encode(), keep_of(self.expiry));
+            let state = self.state(StoredWill::None).encode();
+            let saved = self.lease.save(state, keep_of(self.expiry));
             let joining = self.outgoing.as_mut().map(|outgoing| outgoing.take_joining()).unwrap_or_default();
             let inbox = Rc::clone(&self.inbox);
             self.shared.spawn(async move {
@@ -501,9 +502,10 @@ impl<B: Broker> Connection<B> {
     }
 
     /// The session as it would come back.
-    fn state(&self, will: StoredWill) -> State {
+    fn state(&mut self, will: StoredWill) -> State {
         let mut state = State { incarnation: self.incarnation, will, ..State::default() };
-        if let Some(outgoing) = &self.outgoing {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.pass_over(&self.inbox);
             outgoing.describe(&mut state);
         }
         state

@@ -88,6 +88,11 @@ impl Inbox {
         self.mailbox.post(Event(told));
     }
 
+    /// Whether the connection has heard everything that it was told.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.mailbox.is_drained()
+    }
+
     /// The connection is gone.
     pub(crate) fn close(&self) {
         self.closed.set(true);

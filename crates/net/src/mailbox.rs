@@ -23,6 +23,8 @@ struct Inner<E> {
     events: VecDeque<E>,
     waker: Option<Waker>,
     closed: bool,
+    /// An event was dropped.
+    lost: bool,
 }
 
 impl<E> Clone for Mailbox<E> {
@@ -33,7 +35,8 @@ impl<E> Clone for Mailbox<E> {
 
 impl<E> Default for Mailbox<E> {
     fn default() -> Self {
-        Self { inner: Rc::new(RefCell::new(Inner { events: VecDeque::new(), waker: None, closed: false })) }
+        let inner = Inner { events: VecDeque::new(), waker: None, closed: false, lost: false };
+        Self { inner: Rc::new(RefCell::new(inner)) }
     }
 }
 
@@ -47,6 +50,7 @@ impl<E> Mailbox<E> {
     pub fn post(&self, event: E) -> bool {
         let mut inner = self.inner.borrow_mut();
         if inner.closed {
+            inner.lost = true;
             return false;
         }
         if inner.events.capacity() == 0 {
@@ -70,6 +74,12 @@ impl<E> Mailbox<E> {
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether every event that was ever posted has been taken: none waits, and none was dropped when it was closed or later.
+    pub fn is_drained(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.events.is_empty() && !inner.lost
     }
 
     /// Takes the oldest event. The driver does this; tests and simulations may.
@@ -100,9 +110,34 @@ impl<E> Mailbox<E> {
         let dropped = {
             let mut inner = self.inner.borrow_mut();
             inner.closed = true;
+            inner.lost |= !inner.events.is_empty();
             inner.waker = None;
             std::mem::take(&mut inner.events)
         };
         drop(dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_dropped_was_not_taken() {
+        let mailbox = Mailbox::new();
+        assert!(mailbox.is_drained());
+        mailbox.post(1);
+        assert!(!mailbox.is_drained());
+        assert_eq!(mailbox.take(), Some(1));
+        assert!(mailbox.is_drained());
+        mailbox.close();
+        assert!(mailbox.is_drained());
+        assert!(!mailbox.post(2));
+        assert!(!mailbox.is_drained());
+
+        let mailbox = Mailbox::new();
+        mailbox.post(1);
+        mailbox.close();
+        assert!(!mailbox.is_drained());
     }
 }

@@ -23,7 +23,8 @@ pub(super) struct Behind {
     ///
     /// Bound: one of each group.
     resumes: Vec<Resume>,
-    waits_for_disk: bool,
+    /// For the disk, or for others to have their turn.
+    waits: bool,
 }
 
 struct Partial {
@@ -81,7 +82,7 @@ impl Behind {
 }
 
 impl Outgoing {
-    /// Goes on from the log until the client is live, or something is full, or the disk has to be waited for.
+    /// Goes on from the log until the client is live, or something is full or has to be waited for.
     pub(super) fn catch_up<B: Broker>(&mut self, link: &mut Link<'_, B>) {
         while !self.subscriber.is_live() && !link.output.is_full() {
             let Some((delivery, from)) = self.next_from_log(link) else { return };
@@ -95,7 +96,7 @@ impl Outgoing {
     /// What was waited for is there.
     pub(crate) fn caught_up<B: Broker>(&mut self, link: &mut Link<'_, B>) {
         if let Some(behind) = &mut self.behind {
-            behind.waits_for_disk = false;
+            behind.waits = false;
         }
         self.advance(link);
     }
@@ -103,7 +104,7 @@ impl Outgoing {
     /// The next delivery behind the cursor, which is moved past it, and how much of it was taken before.
     fn next_from_log<B: Broker>(&mut self, link: &Link<'_, B>) -> Option<(Delivery, usize)> {
         let behind = self.behind.get_or_insert_default();
-        if behind.waits_for_disk {
+        if behind.waits {
             return None;
         }
         if let Some(partial) = behind.partial.take() {
@@ -123,11 +124,11 @@ impl Outgoing {
                     self.behind = None;
                     return None;
                 }
-                CatchUp::Wait(disk) => {
-                    behind.waits_for_disk = true;
+                CatchUp::Wait(wait) => {
+                    behind.waits = true;
                     let inbox = Rc::clone(link.inbox);
                     link.shared.spawn(async move {
-                        disk.await;
+                        wait.await;
                         inbox.post(Told::CaughtUp);
                     });
                     return None;

@@ -356,6 +356,13 @@ impl Outgoing {
 
     // The session at rest.
 
+    /// Moves the cursor of a live client past what did not concern it: a session that comes back does not look at that again.
+    pub(crate) fn pass_over(&mut self, inbox: &Inbox) {
+        if inbox.is_drained() {
+            self.subscriber.pass_over(&mut self.cursor);
+        }
+    }
+
     /// Fills in what has to survive.
     pub(crate) fn describe(&self, state: &mut State) {
         state.subscriptions = self.subscriptions.clone();
@@ -401,5 +408,62 @@ fn restored_entry(exchange: &InFlight) -> Entry<Pending> {
             held: None,
             of_share: None,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker::{Guarantee, Message, Retain};
+    use model::TenantId;
+    use net::Mailbox;
+    use testkit::{TestNode, on_core};
+
+    use super::*;
+    use crate::inbox::{Event, InboxSink, Told};
+
+    async fn publish(node: &TestNode, subject: &str) {
+        let inbox = testkit::Inbox::new();
+        let mut publisher = node.core.publisher(&TenantId::default(), inbox.sink());
+        let message = Message {
+            subject,
+            key: None,
+            value: Some(b"x"),
+            headers: &[],
+            guarantee: Guarantee::Durable,
+            retain: Retain::Keep,
+            rows: &[],
+        };
+        publisher.push(&message).expect("taken");
+        assert_eq!(inbox.published().await.result, Ok(()));
+    }
+
+    fn cursor_of(outgoing: &mut Outgoing, inbox: &Inbox) -> Cursor {
+        let mut state = State::default();
+        outgoing.pass_over(inbox);
+        outgoing.describe(&mut state);
+        state.cursor.expect("it subscribed")
+    }
+
+    #[test]
+    fn what_does_not_concern_a_client_is_passed_over_and_what_it_has_not_heard_yet_is_not() {
+        on_core(async {
+            let node = TestNode::start().await;
+            let mailbox = Mailbox::<Event>::new();
+            let inbox = Inbox::new(mailbox.clone());
+            let sink = Rc::new(InboxSink(Rc::clone(&inbox)));
+            let mut outgoing = Outgoing::new(node.core.subscriber(&TenantId::default(), sink));
+            let filter = parse_filter("mine").expect("legal");
+            outgoing.subscribe("mine", filter, Tag(1)).expect("subscribed");
+            let first = outgoing.cursor.clone();
+            publish(&node, "other").await;
+            let second = cursor_of(&mut outgoing, &inbox);
+            assert_ne!(second, first);
+            publish(&node, "mine").await;
+            publish(&node, "other").await;
+            assert_eq!(cursor_of(&mut outgoing, &inbox), second);
+            let Some(Event(Told::Delivery(delivery))) = mailbox.take() else { panic!("it is told") };
+            let position = delivery.batch.position.expect("a committed batch");
+            assert!(second.get(delivery.batch.group) < position);
+        });
     }
 }
