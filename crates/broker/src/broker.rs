@@ -11,10 +11,11 @@ use storage::{Append, Offsets, StoredBatch, TimeHit, TimeQuery, Watch};
 
 use crate::delivery::{Delivery, Subscriber};
 use crate::message::{Message, Published, Publisher};
+use crate::node::TakeOverAnswer;
 use crate::routing::Filter;
 use crate::rows::Rows;
 use crate::schedule::{ScheduleId, Scheduled};
-use crate::sessions::Owner;
+use crate::sessions::{Former, Owner};
 use crate::share::{ShareJoin, ShareMember, SharedDelivery};
 use crate::topic::{Topic, TopicSpec};
 
@@ -225,30 +226,28 @@ pub enum Event {
     TakeOver(TakeOver),
 }
 
-/// A session's owner is asked to give it up.
+/// A session's owner is asked to give it up: to be answered with [`SessionLease::hand_over`]. Dropped without that, what was
+/// saved or released last is the session.
 pub struct TakeOver {
-    answer: Option<Box<dyn FnOnce(Option<Bytes>) + Send>>,
+    answer: Option<TakeOverAnswer>,
 }
 
 impl TakeOver {
-    pub(crate) fn new(answer: Box<dyn FnOnce(Option<Bytes>) + Send>) -> Self {
+    pub(crate) fn new(answer: TakeOverAnswer) -> Self {
         Self { answer: Some(answer) }
     }
 
-    /// Hands the session's state over (`None`: there is nothing to keep). After this the old owner must not deliver,
-    /// save or release any more.
-    pub fn hand_over(mut self, state: Option<Bytes>) {
+    pub(crate) fn answer(mut self, former: Former) {
         if let Some(answer) = self.answer.take() {
-            answer(state);
+            answer(former);
         }
     }
 }
 
 impl Drop for TakeOver {
     fn drop(&mut self) {
-        // The connection went away without an answer: what was saved last is the state.
         if let Some(answer) = self.answer.take() {
-            answer(None);
+            answer(Former::Silent);
         }
     }
 }
@@ -280,5 +279,10 @@ impl SessionLease {
     /// write is under way when this returns; a claim that follows sees it.
     pub fn release(self, state: Option<Bytes>, keep: Keep) {
         self.owner.release(state, keep);
+    }
+
+    /// Hands the session over to whoever claims it, as it is; without a state it is over.
+    pub fn hand_over(self, take_over: TakeOver, state: Option<Bytes>) {
+        self.owner.hand_over(take_over, state);
     }
 }

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, Waker};
 
 use ahash::AHashMap;
 use auth::Access;
-use bytes::Bytes;
 use cluster::{Group, Node, Observer, Reply, SubmitError};
 use model::{Error, ErrorKind, GroupId, TenantId};
 use parking_lot::Mutex;
@@ -23,7 +22,7 @@ use crate::delivery::{Batch, Cursor};
 use crate::dispatch::{CoreTargets, Dispatcher, Routes};
 use crate::endings::Endings;
 use crate::schedule::Schedule;
-use crate::sessions::Registry;
+use crate::sessions::{Former, Registry};
 use crate::share::{SharedDelivery, Shares};
 use crate::topic::Retention;
 use crate::topics::Directory;
@@ -233,8 +232,8 @@ pub(crate) enum CoreEvent {
     TakeOver { epoch: u64, answer: TakeOverAnswer },
 }
 
-/// Hears the state of a session that is handed over.
-pub(crate) type TakeOverAnswer = Box<dyn FnOnce(Option<Bytes>) + Send>;
+/// Hears what the former owner of a session leaves.
+pub(crate) type TakeOverAnswer = Box<dyn FnOnce(Former) + Send>;
 
 /// A session of a tenant.
 pub(crate) type SessionKey = (TenantId, Arc<str>);

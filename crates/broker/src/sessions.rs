@@ -12,7 +12,8 @@
 //! while the broker that wrote the row is up, only `up` counts. Over a restart there is nothing but the wall clock.
 //!
 //! One owner in the whole node: the registry maps a session to the core that has it. A claim replaces the entry
-//! first and then asks the former owner for its state, so that two claims at once are served one after the other.
+//! first and then asks the former owner for its state, so that two claims at once are served one after the other. An owner that
+//! gives the session up before it is asked leaves the state for whoever asks: what it writes may not be readable yet.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -70,16 +71,29 @@ impl Registry {
 }
 
 /// What a core keeps of a session that one of its connections has or claims.
-pub(crate) struct Owned {
-    sink: Rc<dyn Sink>,
-    /// While the claim is not finished: who asks meanwhile waits here.
-    claiming: Option<Box<Option<TakeOverAnswer>>>,
+pub(crate) enum Owned {
+    /// A connection has it.
+    Connected {
+        sink: Rc<dyn Sink>,
+        /// While the claim is not finished: who asks meanwhile waits here.
+        claiming: Option<Box<Option<TakeOverAnswer>>>,
+    },
+    /// Given up when it was claimed already, by somebody who is about to ask. Boxed: there are far more that are connected.
+    Left(Box<Option<Bytes>>),
 }
 
 impl Owned {
     fn claiming(sink: Rc<dyn Sink>) -> Self {
-        Self { sink, claiming: Some(Box::default()) }
+        Self::Connected { sink, claiming: Some(Box::default()) }
     }
+}
+
+/// What a former owner answers to a claim.
+pub(crate) enum Former {
+    /// This is the session; `None`: it is over, and the removal of its row is submitted.
+    Left(Option<Bytes>),
+    /// It went without a word: what it submitted last is the session.
+    Silent,
 }
 
 /// Sessions owned on one core, by the epoch of their claim: while a claim is on its way, a later one of the same core waits
@@ -99,14 +113,11 @@ pub(crate) async fn claim(
         let mut shard = registry.shard(&key).lock();
         shard.insert(key.clone(), Entry::Owned { core: core.id(), epoch })
     };
-    let was_owned = matches!(previous, Some(Entry::Owned { .. }));
-    let mut handed_over = None;
-    let mut known = false;
-    match previous {
+    let former = match previous {
         Some(Entry::Owned { core: owner, epoch: owner_epoch }) => {
-            let (answer, state) = oneshot::channel();
-            let answer: TakeOverAnswer = Box::new(move |state| {
-                let _ = answer.send(state);
+            let (answer, former) = oneshot::channel();
+            let answer: TakeOverAnswer = Box::new(move |former| {
+                let _ = answer.send(former);
             });
             if owner == core.id() {
                 take_over(&core, owner_epoch, answer);
@@ -115,30 +126,28 @@ pub(crate) async fn claim(
                 core.shared().mailboxes[usize::from(owner)].post(event);
             }
             core.own(epoch, Owned::claiming(sink));
-            handed_over = state.await.unwrap_or(None);
-            known = handed_over.is_some();
+            Some(former.await.unwrap_or(Former::Silent))
         }
         Some(Entry::Leaving { state, .. }) => {
             core.own(epoch, Owned::claiming(sink));
-            handed_over = *state;
-            known = true;
+            Some(Former::Left(*state))
         }
-        None => core.own(epoch, Owned::claiming(sink)),
-    }
-    // What a former owner began to write may not be seen yet.
-    let mut has_row = was_owned || known;
-    let state = match known {
-        true => Ok(handed_over),
-        false => stored(&core, &key).await.map(|(is_there, state)| {
-            has_row |= is_there;
-            state
-        }),
+        None => {
+            core.own(epoch, Owned::claiming(sink));
+            None
+        }
+    };
+    let found = match former {
+        Some(Former::Left(state)) => Ok((state.is_some(), state)),
+        Some(Former::Silent) => stored_at_last(&core, &key).await,
+        None => stored(&core, &key).await,
     };
     finish_claim(&core, epoch);
+    let has_row = found.as_ref().is_ok_and(|(has_row, _)| *has_row);
     let writer =
         Rc::new(Writer { core: core.clone(), key, epoch, has_row: has_row.into(), given_up: false.into() });
-    match state {
-        Ok(state) => Ok((SessionLease { owner: Owner(writer) }, state)),
+    match found {
+        Ok((_, state)) => Ok((SessionLease { owner: Owner(writer) }, state)),
         Err(error) => {
             writer.give_up_ownership();
             Err(error)
@@ -146,30 +155,27 @@ pub(crate) async fn claim(
     }
 }
 
-/// Asks the connection of this core that has the session, as of `epoch`, for its state.
+/// Asks whoever has, or had, the session on this core as of `epoch` for its state. Once for each epoch.
 pub(crate) fn take_over(core: &Core, epoch: u64, answer: TakeOverAnswer) {
     let mut owned = core.owned_sessions();
-    match owned.get_mut(&epoch) {
-        Some(owner) => match &mut owner.claiming {
-            Some(waiting) => **waiting = Some(answer),
-            None => {
-                let owner = owned.remove(&epoch);
-                drop(owned);
-                if let Some(owner) = owner {
-                    owner.sink.tell(Event::TakeOver(TakeOver::new(answer)));
-                }
-            }
-        },
-        None => {
-            drop(owned);
-            // It has just been given up: what was stored last is the state.
-            answer(None);
-        }
+    if let Some(Owned::Connected { claiming: Some(waiting), .. }) = owned.get_mut(&epoch) {
+        **waiting = Some(answer);
+        return;
+    }
+    let owner = owned.remove(&epoch);
+    drop(owned);
+    match owner {
+        Some(Owned::Connected { sink, .. }) => sink.tell(Event::TakeOver(TakeOver::new(answer))),
+        Some(Owned::Left(state)) => answer(Former::Left(*state)),
+        None => answer(Former::Silent),
     }
 }
 
 fn finish_claim(core: &Core, epoch: u64) {
-    let waiting = core.owned_sessions().get_mut(&epoch).and_then(|owner| *owner.claiming.take()?);
+    let waiting = match core.owned_sessions().get_mut(&epoch) {
+        Some(Owned::Connected { claiming, .. }) => claiming.take().and_then(|waiting| *waiting),
+        Some(Owned::Left(_)) | None => None,
+    };
     if let Some(answer) = waiting {
         take_over(core, epoch, answer);
     }
@@ -185,6 +191,12 @@ async fn stored(core: &Core, key: &SessionKey) -> Result<(bool, Option<Bytes>), 
     Ok((true, (!expired).then_some(row.state)))
 }
 
+/// The same, behind whatever was submitted before: a write that is under way is waited for.
+async fn stored_at_last(core: &Core, key: &SessionKey) -> Result<(bool, Option<Bytes>), Error> {
+    core.rows_handle().transact(&place(key), Vec::new(), Vec::new()).await?;
+    stored(core, key).await
+}
+
 /// Who has a session; dropped, it has given it up.
 pub(crate) struct Owner(Rc<Writer>);
 
@@ -192,6 +204,13 @@ impl Owner {
     pub(crate) fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {
         let since = self.0.core.uptime().now();
         self.0.write(Some(&Row { owned: true, keep, since, state }))
+    }
+
+    pub(crate) fn hand_over(&self, take_over: TakeOver, state: Option<Bytes>) {
+        if state.is_none() {
+            self.release(None, Keep::For(0));
+        }
+        take_over.answer(Former::Left(state));
     }
 
     pub(crate) fn release(&self, state: Option<Bytes>, keep: Keep) {
@@ -257,14 +276,22 @@ impl Writer {
         async move { outcome.await.map(|_| ()) }
     }
 
-    /// The connection gives the session up; until the row is written, claims find the state here.
+    /// The connection gives the session up: until the row is written, claims find the state here.
     fn leave(&self, state: Option<Bytes>) {
-        self.core.disown(self.epoch);
-        let mut shard = self.core.shared().registry.shard(&self.key).lock();
-        if let Some(entry) = shard.get_mut(&self.key)
-            && matches!(entry, Entry::Owned { epoch, .. } if *epoch == self.epoch)
+        let state = Box::new(state);
         {
-            *entry = Entry::Leaving { state: Box::new(state), epoch: self.epoch };
+            let mut shard = self.core.shared().registry.shard(&self.key).lock();
+            if let Some(entry) = shard.get_mut(&self.key)
+                && matches!(entry, Entry::Owned { epoch, .. } if *epoch == self.epoch)
+            {
+                *entry = Entry::Leaving { state, epoch: self.epoch };
+                drop(shard);
+                return self.core.disown(self.epoch);
+            }
+        }
+        // Claimed: who did that has asked, or is about to.
+        if let Some(owned) = self.core.owned_sessions().get_mut(&self.epoch) {
+            *owned = Owned::Left(state);
         }
     }
 

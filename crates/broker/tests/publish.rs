@@ -413,11 +413,10 @@ fn a_session_has_one_owner_and_its_state_goes_from_hand_to_hand() {
         assert_eq!(state, None);
         let second = Inbox::new();
         let claim = node.core.claim_session(&tenant, "client", second.sink());
-        let asked = async { first.take_over().await.hand_over(Some(Bytes::from_static(b"one"))) };
+        let asked = async { lease.hand_over(first.take_over().await, Some(Bytes::from_static(b"one"))) };
         let (claimed, ()) = tokio::join!(claim, asked);
         let (claimed, state) = claimed.expect("claimed");
         assert_eq!(state.as_deref(), Some(&b"one"[..]));
-        drop(lease);
         claimed.release(Some(Bytes::from_static(b"two")), Keep::Forever);
         let anew = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await;
         let (again, state) = anew.expect("claimed");
@@ -432,6 +431,37 @@ fn a_session_has_one_owner_and_its_state_goes_from_hand_to_hand() {
         after.release(None, Keep::For(0));
         let gone = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await;
         assert_eq!(gone.expect("claimed").1, None);
+    });
+}
+
+/// The claim of another core found the session as it was saved last: what its owner released at the same time was not stored yet,
+/// and the owner's core, asked afterwards, had nothing to say.
+#[test]
+fn mqtt_3_1_3_9_a_session_that_is_given_up_while_it_is_claimed_is_not_read_stale() {
+    on_core(async {
+        let node = TestNode::start_cores(2).await;
+        let tenant = TenantId::default();
+        let claimed = node.core.claim_session(&tenant, "client", Inbox::new().sink()).await;
+        let (lease, _) = claimed.expect("claimed");
+        lease.save(Bytes::from_static(b"old"), Keep::Forever).await.expect("saved");
+        // The release is begun before the owner's core hears of the claim.
+        let claim = node.others[0].claim_session(&tenant, "client", Inbox::new().sink());
+        let release = async { lease.release(Some(Bytes::from_static(b"new")), Keep::Forever) };
+        let (claimed, ()) = tokio::join!(biased; claim, release);
+        let (lease, state) = claimed.expect("claimed");
+        assert_eq!(state.as_deref(), Some(&b"new"[..]));
+        // The same when it ends.
+        let claim = node.core.claim_session(&tenant, "client", Inbox::new().sink());
+        let release = async { lease.release(None, Keep::For(0)) };
+        let (claimed, ()) = tokio::join!(biased; claim, release);
+        let (lease, state) = claimed.expect("claimed");
+        assert_eq!(state, None);
+        // And when the owner has only saved it, and goes without a word.
+        let saved = lease.save(Bytes::from_static(b"last"), Keep::Forever);
+        let claim = node.others[0].claim_session(&tenant, "client", Inbox::new().sink());
+        let (claimed, (), saved) = tokio::join!(biased; claim, async { drop(lease) }, saved);
+        saved.expect("saved");
+        assert_eq!(claimed.expect("claimed").1.as_deref(), Some(&b"last"[..]));
     });
 }
 

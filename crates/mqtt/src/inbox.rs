@@ -118,7 +118,7 @@ impl Inbox {
 
     fn give_up(&self, farewell: Farewell) {
         match self.take_over.borrow_mut().take() {
-            Some(take_over) => take_over.hand_over(farewell.state),
+            Some(take_over) => farewell.lease.hand_over(take_over, farewell.state),
             None => farewell.lease.release(farewell.state, farewell.keep),
         }
     }

@@ -1,4 +1,4 @@
-//! A node with one core, on the runtime of the calling test.
+//! A node whose cores all run on the runtime of the calling test: one, unless it asks for more.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -41,6 +41,8 @@ pub fn on_core<F: Future<Output = ()>>(test: F) {
 pub struct TestNode {
     /// The broker on this thread.
     pub core: Core,
+    /// What other cores a test asked for, on this thread as well: what one posts to another comes with that one's next turn.
+    pub others: Vec<Core>,
     shared: Arc<Shared>,
     node: Arc<Node>,
     /// Until it is stopped.
@@ -63,22 +65,28 @@ impl TestNode {
 
     /// The same with a clock of the test's.
     pub async fn start_with(clock: Arc<dyn Clock>) -> TestNode {
-        TestNode::start_as(TempDir::new().expect("a temporary directory"), own_table(), clock).await
+        TestNode::start_as(TempDir::new().expect("a temporary directory"), own_table(), clock, 1).await
+    }
+
+    /// A node of so many cores.
+    pub async fn start_cores(cores: u16) -> TestNode {
+        let (dir, clock) = (TempDir::new().expect("a temporary directory"), Arc::new(SystemClock::new()));
+        TestNode::start_as(dir, own_table(), clock, cores).await
     }
 
     /// A node on a directory that another one left.
     pub async fn start_on(dir: TempDir) -> TestNode {
-        TestNode::start_as(dir, own_table(), Arc::new(SystemClock::new())).await
+        TestNode::start_as(dir, own_table(), Arc::new(SystemClock::new()), 1).await
     }
 
     /// A node on an empty directory that asks these who somebody is.
     pub async fn start_asking(chain: Vec<Link>) -> TestNode {
         let dir = TempDir::new().expect("a temporary directory");
-        TestNode::start_as(dir, chain, Arc::new(SystemClock::new())).await
+        TestNode::start_as(dir, chain, Arc::new(SystemClock::new()), 1).await
     }
 
-    async fn start_as(dir: TempDir, chain: Vec<Link>, clock: Arc<dyn Clock>) -> TestNode {
-        let foundation = Foundation::new(1);
+    async fn start_as(dir: TempDir, chain: Vec<Link>, clock: Arc<dyn Clock>, cores: u16) -> TestNode {
+        let foundation = Foundation::new(usize::from(cores));
         let node = Arc::new(open(dir.path(), &foundation).await);
         let work_fails = Arc::new(AtomicBool::new(false));
         let fails = Arc::clone(&work_fails);
@@ -96,15 +104,17 @@ impl TestNode {
         let outside = Outside { clock, rng, offload, access };
         let shared = foundation.build(Arc::clone(&node), BrokerConfig::default(), outside);
         let core = Core::new(Arc::clone(&shared), 0);
-        let running = core.clone();
-        let running = tokio::task::spawn_local(async move { running.run().await });
+        let others: Vec<_> = (1..cores).map(|id| Core::new(Arc::clone(&shared), id)).collect();
+        let mut tasks = vec![following];
+        for running in others.iter().chain([&core]).cloned() {
+            tasks.push(tokio::task::spawn_local(async move { running.run().await }));
+        }
         core.recover().await.expect("what is stored can be read");
         let endings = core.clone();
-        let endings = tokio::task::spawn_local(async move { endings.run_endings(|_, _| ()).await });
+        tasks.push(tokio::task::spawn_local(async move { endings.run_endings(|_, _| ()).await }));
         let schedule = core.clone();
-        let schedule = tokio::task::spawn_local(async move { schedule.run_schedule().await });
-        let tasks = vec![running, endings, schedule, following];
-        TestNode { core, shared, node, dir: Some(dir), work_fails, tasks }
+        tasks.push(tokio::task::spawn_local(async move { schedule.run_schedule().await }));
+        TestNode { core, others, shared, node, dir: Some(dir), work_fails, tasks }
     }
 
     /// Stops the node in order and gives its directory back. Everything that the test made of its core must be gone.
