@@ -269,6 +269,11 @@ pub enum Keep {
 }
 
 impl SessionLease {
+    /// How long what was stored when the session was claimed is kept; `None` if nothing was, or a write was under way.
+    pub fn kept(&self) -> Option<Keep> {
+        self.owner.kept()
+    }
+
     /// Makes `state` what is found after a crash; the time that it is `keep`t counts from the crash. Answers when that is
     /// durable. Saves take effect in the order of the calls.
     pub fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {

@@ -138,21 +138,27 @@ pub(crate) async fn claim(
         }
     };
     let found = match former {
-        Some(Former::Left(state)) => Ok((state.is_some(), state)),
+        Some(Former::Left(state)) => Ok(Before { has_row: state.is_some(), state, ..Before::default() }),
         Some(Former::Silent) => stored_at_last(&core, &key).await,
         None => stored(&core, &key).await,
     };
     finish_claim(&core, epoch);
-    let has_row = found.as_ref().is_ok_and(|(has_row, _)| *has_row);
-    let writer =
-        Rc::new(Writer { core: core.clone(), key, epoch, has_row: has_row.into(), given_up: false.into() });
-    match found {
-        Ok((_, state)) => Ok((SessionLease { owner: Owner(writer) }, state)),
+    let before = match found {
+        Ok(before) => before,
         Err(error) => {
-            writer.give_up_ownership();
-            Err(error)
+            give_up_ownership(&core, &key, epoch);
+            return Err(error);
         }
-    }
+    };
+    let writer = Writer {
+        core,
+        key,
+        epoch,
+        has_row: before.has_row.into(),
+        kept: before.keep,
+        given_up: false.into(),
+    };
+    Ok((SessionLease { owner: Owner(Rc::new(writer)) }, before.state))
 }
 
 /// Asks whoever has, or had, the session on this core as of `epoch` for its state. Once for each epoch.
@@ -181,18 +187,28 @@ fn finish_claim(core: &Core, epoch: u64) {
     }
 }
 
-/// Whether there is a row, and the state in it unless the session has ended.
-async fn stored(core: &Core, key: &SessionKey) -> Result<(bool, Option<Bytes>), Error> {
-    let Some(row) = core.rows_handle().get(&place(key), row_key(key)).await? else {
-        return Ok((false, None));
+/// What a claim finds.
+#[derive(Default)]
+struct Before {
+    has_row: bool,
+    /// What the row says, if it was read.
+    keep: Option<Keep>,
+    /// None if there is no session, or it has ended.
+    state: Option<Bytes>,
+}
+
+async fn stored(core: &Core, key: &SessionKey) -> Result<Before, Error> {
+    let Some(found) = core.rows_handle().get(&place(key), row_key(key)).await? else {
+        return Ok(Before::default());
     };
-    let Some(row) = Row::decode(row.value) else { return Ok((true, None)) };
+    let before = Before { has_row: true, ..Before::default() };
+    let Some(row) = Row::decode(found.value) else { return Ok(before) };
     let expired = row.left_ms(core.uptime()).is_some_and(|left| left <= 0);
-    Ok((true, (!expired).then_some(row.state)))
+    Ok(Before { keep: Some(row.keep), state: (!expired).then_some(row.state), ..before })
 }
 
 /// The same, behind whatever was submitted before: a write that is under way is waited for.
-async fn stored_at_last(core: &Core, key: &SessionKey) -> Result<(bool, Option<Bytes>), Error> {
+async fn stored_at_last(core: &Core, key: &SessionKey) -> Result<Before, Error> {
     core.rows_handle().transact(&place(key), Vec::new(), Vec::new()).await?;
     stored(core, key).await
 }
@@ -204,6 +220,10 @@ impl Owner {
     pub(crate) fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {
         let since = self.0.core.uptime().now();
         self.0.write(Some(&Row { owned: true, keep, since, state }))
+    }
+
+    pub(crate) fn kept(&self) -> Option<Keep> {
+        self.0.kept
     }
 
     pub(crate) fn hand_over(&self, take_over: TakeOver, state: Option<Bytes>) {
@@ -257,6 +277,8 @@ struct Writer {
     epoch: u64,
     /// There may be a row: a session that was never stored leaves nothing to remove.
     has_row: Cell<bool>,
+    /// How long the row that the claim read is kept.
+    kept: Option<Keep>,
     given_up: Cell<bool>,
 }
 
@@ -304,11 +326,15 @@ impl Writer {
     }
 
     fn give_up_ownership(&self) {
-        self.core.disown(self.epoch);
-        let mut shard = self.core.shared().registry.shard(&self.key).lock();
-        if matches!(shard.get(&self.key), Some(Entry::Owned { epoch, .. }) if *epoch == self.epoch) {
-            shard.remove(&self.key);
-        }
+        give_up_ownership(&self.core, &self.key, self.epoch);
+    }
+}
+
+fn give_up_ownership(core: &Core, key: &SessionKey, epoch: u64) {
+    core.disown(epoch);
+    let mut shard = core.shared().registry.shard(key).lock();
+    if matches!(shard.get(key), Some(Entry::Owned { epoch: of, .. }) if *of == epoch) {
+        shard.remove(key);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::access::{self, Credentials, Verified};
-use broker::{Broker, Place, SessionLease};
+use broker::{Broker, Keep, Place, SessionLease};
 use bytes::Bytes;
 use model::Error;
 use net::Turn;
@@ -274,6 +274,7 @@ async fn claim<B: Broker>(
     let sink = Rc::new(InboxSink(Rc::clone(inbox)));
     let (lease, stored) = shared.broker.claim_session(&shared.tenant, client, sink).await?;
     let was_stored = stored.is_some();
+    let bytes = stored.clone().unwrap_or_default();
     let state = stored.filter(|bytes| !bytes.is_empty()).and_then(|bytes| {
         let state = State::decode(bytes);
         if state.is_none() {
@@ -282,7 +283,7 @@ async fn claim<B: Broker>(
         state
     });
     match state {
-        Some(state) if !clean_start => resume(shared, (lease, state), (client, rights), expiry).await,
+        Some(state) if !clean_start => resume(shared, (lease, state, bytes), (client, rights), expiry).await,
         old => {
             if let Some(old) = old {
                 shared.broker.forget_shares(&shared.tenant, client);
@@ -309,22 +310,24 @@ async fn claim<B: Broker>(
     }
 }
 
+/// `session`: its lease, its state, and that as it was found.
 async fn resume<B: Broker>(
     shared: &Rc<Shared<B>>,
-    session: (SessionLease, State),
+    session: (SessionLease, State, Bytes),
     whose: (&str, access::Grant),
     expiry: u32,
 ) -> Result<Claimed, Error> {
-    let ((lease, mut state), (client, rights)) = (session, whose);
+    let ((lease, mut state, found), (client, rights)) = (session, whose);
     will::settle(shared, client, std::mem::take(&mut state.will), false).await;
     let received = received(shared, state.incarnation).await?;
     let grant = exclusives(shared, client, expiry, &mut state).await?;
     match expiry {
         // It ends with this connection, also by a crash.
         0 => lease.save(Bytes::new(), keep_of(0)).await?,
-        // Its time counts from the end of this connection on.
-        seconds if seconds != u32::MAX => lease.save(state.encode(), keep_of(expiry)).await?,
-        _ => {}
+        // It is stored so already: a client that is back to stay costs no write.
+        u32::MAX if lease.kept() == Some(Keep::Forever) && state.encode() == found => {}
+        // What was said the last time holds no more; its time counts from the end of this connection on.
+        _ => lease.save(state.encode(), keep_of(expiry)).await?,
     }
     let incarnation = state.incarnation;
     Ok(Claimed { rights, lease, incarnation, state: Some(state), received, grant, will: None })

@@ -12,7 +12,7 @@ use model::Resource;
 use mqtt::{Front, MqttConfig, Observatory, ObserveConfig, Protection, Rules};
 use net::{Address, CertificateUser, CoreIo, Entrance, Transport, WebSocketRules, drive};
 use tempfile::TempDir;
-use testkit::TestNode;
+use testkit::{SteppedClock, TestNode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wire::mqtt::{
@@ -45,6 +45,11 @@ impl Broker {
 
     pub(crate) async fn with(config: MqttConfig) -> Broker {
         Broker::over(TestNode::start().await, config, ObserveConfig::default()).await
+    }
+
+    /// One whose wall clock is the test's.
+    pub(crate) async fn with_clock(clock: Arc<SteppedClock>) -> Broker {
+        Broker::over(TestNode::start_with(clock).await, MqttConfig::default(), ObserveConfig::default()).await
     }
 
     /// One that is looked at.

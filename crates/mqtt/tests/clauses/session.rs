@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use broker::{Broker as _, Place};
 use bytes::{Bytes, BytesMut};
 use model::{TenantId, TopicName};
-use testkit::on_core;
+use testkit::{SteppedClock, on_core};
 use wire::mqtt::{AckKind, Delivery, Packet, Peer, Properties, Publish, Qos, ReasonCode, Version};
 
 use crate::link::{Broker, Client, Hello, Kept, PATIENCE, id};
@@ -441,5 +442,31 @@ fn mqtt_4_1_0_1_a_session_does_not_end_while_it_is_connected() {
         }
         client.vanish().await;
         back(&broker, &Hello::lasting("c"), true).await.nothing().await;
+    });
+}
+
+/// That the session is to last for ever from now on was stored only when its client left: a crash before that ended it, as if it had
+/// been away since the last time, for the time that was said then.
+#[test]
+fn mqtt_3_1_2_23_a_session_that_is_to_last_for_ever_does_so_from_connack_on() {
+    let kept = Kept::default();
+    let for_ever = Hello { expiry: Some(u32::MAX), ..Hello::lasting("c") };
+    on_core(async {
+        let clock = Arc::new(SteppedClock::new());
+        // An hour before the next start.
+        clock.step(-3_600_000);
+        let broker = Broker::with_clock(clock).await;
+        let mut client = back(&broker, &Hello { expiry: Some(100), ..for_ever }, false).await;
+        client.subscribe("t", Qos::AtLeastOnce).await;
+        client.leave().await;
+        let client = back(&broker, &for_ever, true).await;
+        kept.put(broker.stop().await);
+        drop(client);
+    });
+    on_core(async {
+        let broker = Broker::start_on(kept.take()).await;
+        let mut client = back(&broker, &for_ever, true).await;
+        broker.client(Version::V5, "w").await.publish_durably("t", b"x").await;
+        assert_eq!(client.payloads(1).await, ["x"]);
     });
 }
