@@ -19,7 +19,7 @@ use crate::delivery::{Batch, Cursor, Delivery, Pick, Picked};
 use crate::dispatch::{Addressed, CoreTargets, MatchCache, Targets, address};
 use crate::lifecycle;
 use crate::message::Message;
-use crate::node::{CoreEvent, CoreMailbox, Counters, SessionKey, Shared};
+use crate::node::{CoreEvent, CoreMailbox, Counters, Shared};
 use crate::outbox::{Account, Outbox, Parked, SharedOutbox, count_in};
 use crate::rows::Rows;
 use crate::sessions::{self, Owned, OwnedSessions};
@@ -296,12 +296,6 @@ impl Core {
 
     pub(crate) fn disown(&self, epoch: u64) {
         self.inner.owned.borrow_mut().remove(&epoch);
-    }
-
-    /// Notes when a session ends.
-    /// `up_ms`: of the broker's uptime.
-    pub(crate) fn expire_later(&self, key: SessionKey, up_ms: i64) {
-        self.inner.shared.endings.add(key, up_ms);
     }
 
     /// Grows when what this core remembers about names may be stale.

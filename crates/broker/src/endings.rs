@@ -1,10 +1,10 @@
-//! When sessions end: deadlines in a heap, fired by the first core. Nothing is polled; a session that ends needs no
-//! visit by its client. Deadlines are in ms of the broker's uptime, so that a step of the wall clock moves none.
+//! When sessions end: deadlines in order, one for each session, fired by the first core. Nothing is polled; a session that ends
+//! needs no visit by its client. Deadlines are in ms of the broker's uptime, so that a step of the wall clock moves none.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use model::{Error, TenantId};
 use parking_lot::Mutex;
@@ -22,18 +22,41 @@ const SCAN_ROWS: usize = 1024;
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The endings that are known.
+///
+/// Bound: one for each stored session that does not last for ever, however often its client comes and goes.
 #[derive(Default)]
 pub(crate) struct Endings {
-    heap: Mutex<BinaryHeap<Reverse<(i64, SessionKey)>>>,
+    known: Mutex<Known>,
     changed: Notify,
 }
 
+#[derive(Default)]
+struct Known {
+    at_ms: AHashMap<SessionKey, i64>,
+    in_order: BTreeSet<(i64, SessionKey)>,
+}
+
+impl Known {
+    fn first_ms(&self) -> Option<i64> {
+        self.in_order.first().map(|(at, _)| *at)
+    }
+
+    fn remove(&mut self, key: &SessionKey) {
+        if let Some((key, at)) = self.at_ms.remove_entry(key) {
+            self.in_order.remove(&(at, key));
+        }
+    }
+}
+
 impl Endings {
-    pub(crate) fn add(&self, key: SessionKey, at_ms: i64) {
+    /// The session ends then, and not when it was said before.
+    pub(crate) fn set(&self, key: SessionKey, at_ms: i64) {
         let is_first = {
-            let mut heap = self.heap.lock();
-            let first = heap.peek().map(|Reverse((at, _))| *at);
-            heap.push(Reverse((at_ms, key)));
+            let mut known = self.known.lock();
+            known.remove(&key);
+            let first = known.first_ms();
+            known.at_ms.insert(key.clone(), at_ms);
+            known.in_order.insert((at_ms, key));
             first.is_none_or(|first| at_ms < first)
         };
         if is_first {
@@ -41,16 +64,23 @@ impl Endings {
         }
     }
 
+    /// The session is over, or does not end.
+    pub(crate) fn remove(&self, key: &SessionKey) {
+        self.known.lock().remove(key);
+    }
+
     fn take_due(&self, now_ms: i64) -> Option<SessionKey> {
-        let mut heap = self.heap.lock();
-        if heap.peek().is_some_and(|Reverse((at, _))| *at <= now_ms) {
-            return heap.pop().map(|Reverse((_, key))| key);
+        let mut known = self.known.lock();
+        if known.first_ms()? > now_ms {
+            return None;
         }
-        None
+        let (_, key) = known.in_order.pop_first()?;
+        known.at_ms.remove(&key);
+        Some(key)
     }
 
     fn next_ms(&self) -> Option<i64> {
-        self.heap.lock().peek().map(|Reverse((at, _))| *at)
+        self.known.lock().first_ms()
     }
 }
 
@@ -69,7 +99,7 @@ impl Core {
                     taken.push((found.key.clone(), found.taken));
                 }
                 if let Some(left) = found.left_ms {
-                    self.shared().endings.add(found.key, self.uptime().ms().saturating_add(left));
+                    self.shared().endings.set(found.key, self.uptime().ms().saturating_add(left));
                 }
             })
             .await?;
@@ -131,5 +161,32 @@ impl Core {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str) -> SessionKey {
+        (TenantId::default(), id.into())
+    }
+
+    /// Every disconnect left one more deadline, for as long as the session was to be kept.
+    #[test]
+    fn a_session_has_one_ending_however_often_its_client_comes_and_goes() {
+        let endings = Endings::default();
+        endings.set(key("a"), 10);
+        endings.set(key("b"), 15);
+        endings.set(key("a"), 30);
+        endings.set(key("a"), 20);
+        assert_eq!((endings.take_due(14), endings.next_ms()), (None, Some(15)));
+        assert_eq!(endings.take_due(25), Some(key("b")));
+        assert_eq!(endings.take_due(25), Some(key("a")));
+        endings.set(key("c"), 40);
+        endings.remove(&key("c"));
+        assert_eq!((endings.take_due(i64::MAX), endings.next_ms()), (None, None));
+        let known = endings.known.lock();
+        assert!(known.at_ms.is_empty() && known.in_order.is_empty());
     }
 }

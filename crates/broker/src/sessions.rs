@@ -246,8 +246,12 @@ impl Owner {
         }
         let since = writer.core.uptime().now();
         let row = state.clone().map(|state| Row { owned: false, keep, since, state });
-        if let (Some(row), Keep::For(ms)) = (&row, keep) {
-            writer.core.expire_later(writer.key.clone(), row.since.up_ms.saturating_add_unsigned(ms));
+        let endings = &writer.core.shared().endings;
+        match (&row, keep) {
+            (Some(_), Keep::For(ms)) => {
+                endings.set(writer.key.clone(), since.up_ms.saturating_add_unsigned(ms))
+            }
+            (Some(_), Keep::Forever) | (None, _) => endings.remove(&writer.key),
         }
         // Submitted before anybody can claim: what a next owner saves comes later in the group's log.
         let written = writer.write(row.as_ref());
