@@ -274,6 +274,18 @@ impl SessionLease {
         self.owner.kept()
     }
 
+    /// Rows whose keys begin with `prefix`, in any group, belong to the session: from the next save or release on they are
+    /// removed when it ends. At most 255 bytes, which no other session's rows begin with; an empty prefix is that of none.
+    pub fn owns_rows(&self, prefix: Bytes) {
+        debug_assert!(prefix.len() <= usize::from(u8::MAX));
+        self.owner.owns_rows(prefix);
+    }
+
+    /// Whether rows belong to the session, or may.
+    pub fn has_own_rows(&self) -> bool {
+        self.owner.has_own_rows()
+    }
+
     /// Makes `state` what is found after a crash; the time that it is `keep`t counts from the crash. Answers when that is
     /// durable. Saves take effect in the order of the calls.
     pub fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {

@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! s <tenant> 00 <id>  ->  flags u8 | keep u64 ms (max: for ever) | since i64 wall ms | start u64 | up i64 ms
-//!                         | length u32, what it took of shares | state                      (group by hash of the id)
+//!                         | length u32, what it took of shares | length u8, what its rows begin with | state
+//!                                                                                         (group by hash of the id)
 //! ```
 //!
 //! Flag 1, owned: a connection has the session; after a crash it counts as given up at the start of the broker. Otherwise
 //! `since` says when it was given up, and `up` says it again, as time that the broker had been up at its `start`.
+//!
+//! **Rows of its own.** A front may keep rows for a session, in any group ([`SessionLease::owns_rows`]). They are removed when it
+//! ends: before its row is, where it expires, so that a crash in between loses none of them from sight.
 //!
 //! **Time.** A session ends so long after it was given up as it is to be kept, whatever somebody does to the wall clock meanwhile:
 //! while the broker that wrote the row is up, only `up` counts. Over a restart there is nothing but the wall clock.
@@ -15,7 +19,7 @@
 //! first and then asks the former owner for its state, so that two claims at once are served one after the other. An owner that
 //! gives the session up before it is asked leaves the state for whoever asks: what it writes may not be readable yet.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +40,9 @@ use crate::uptime::{Moment, Uptime};
 
 /// Locks of the registry: claims of different sessions hardly ever meet.
 const REGISTRY_SHARDS: usize = 64;
+
+/// Rows of one session that are removed together.
+const SCAN_ROWS: usize = 1024;
 
 /// Who owns which session. Locked for one look-up or one insert; never while anything waits.
 pub(crate) struct Registry {
@@ -150,12 +157,14 @@ pub(crate) async fn claim(
             return Err(error);
         }
     };
+    drop_later(&core, before.left_over);
     let writer = Writer {
         core,
         key,
         epoch,
         has_row: before.has_row.into(),
         kept: before.keep,
+        own_rows: RefCell::default(),
         given_up: false.into(),
     };
     Ok((SessionLease { owner: Owner(Rc::new(writer)) }, before.state))
@@ -195,6 +204,8 @@ struct Before {
     keep: Option<Keep>,
     /// None if there is no session, or it has ended.
     state: Option<Bytes>,
+    /// What the rows of one that has ended begin with.
+    left_over: Bytes,
 }
 
 async fn stored(core: &Core, key: &SessionKey) -> Result<Before, Error> {
@@ -203,8 +214,11 @@ async fn stored(core: &Core, key: &SessionKey) -> Result<Before, Error> {
     };
     let before = Before { has_row: true, ..Before::default() };
     let Some(row) = Row::decode(found.value) else { return Ok(before) };
-    let expired = row.left_ms(core.uptime()).is_some_and(|left| left <= 0);
-    Ok(Before { keep: Some(row.keep), state: (!expired).then_some(row.state), ..before })
+    let before = Before { keep: Some(row.keep), ..before };
+    Ok(match row.has_ended(core.uptime()) {
+        true => Before { left_over: row.own_rows, ..before },
+        false => Before { state: Some(row.state), ..before },
+    })
 }
 
 /// The same, behind whatever was submitted before: a write that is under way is waited for.
@@ -219,7 +233,15 @@ pub(crate) struct Owner(Rc<Writer>);
 impl Owner {
     pub(crate) fn save(&self, state: Bytes, keep: Keep) -> impl Future<Output = Result<(), Error>> + use<> {
         let since = self.0.core.uptime().now();
-        self.0.write(Some(&Row { owned: true, keep, since, state }))
+        self.0.write(Some(&Row { owned: true, keep, since, own_rows: self.0.own_rows(), state }))
+    }
+
+    pub(crate) fn owns_rows(&self, prefix: Bytes) {
+        *self.0.own_rows.borrow_mut() = prefix;
+    }
+
+    pub(crate) fn has_own_rows(&self) -> bool {
+        !self.0.own_rows.borrow().is_empty()
     }
 
     pub(crate) fn kept(&self) -> Option<Keep> {
@@ -245,7 +267,9 @@ impl Owner {
             return;
         }
         let since = writer.core.uptime().now();
-        let row = state.clone().map(|state| Row { owned: false, keep, since, state });
+        let own_rows = writer.own_rows();
+        let over = if state.is_none() { own_rows.clone() } else { Bytes::new() };
+        let row = state.clone().map(|state| Row { owned: false, keep, since, own_rows, state });
         let endings = &writer.core.shared().endings;
         match (&row, keep) {
             (Some(_), Keep::For(ms)) => {
@@ -262,6 +286,7 @@ impl Owner {
                 warn!(client = &*writer.key.1, err = %error, "a session could not be stored");
             }
             writer.left();
+            drop_later(&writer.core, over);
         });
     }
 }
@@ -283,6 +308,8 @@ struct Writer {
     has_row: Cell<bool>,
     /// How long the row that the claim read is kept.
     kept: Option<Keep>,
+    /// What the keys of the session's rows begin with; empty if it has none.
+    own_rows: RefCell<Bytes>,
     given_up: Cell<bool>,
 }
 
@@ -300,6 +327,10 @@ impl Writer {
         };
         let outcome = self.core.rows_handle().submit(&place(&self.key), Vec::new(), vec![write]);
         async move { outcome.await.map(|_| ()) }
+    }
+
+    fn own_rows(&self) -> Bytes {
+        self.own_rows.borrow().clone()
     }
 
     /// The connection gives the session up: until the row is written, claims find the state here.
@@ -342,17 +373,50 @@ fn give_up_ownership(core: &Core, key: &SessionKey, epoch: u64) {
     }
 }
 
+/// Removes the rows of a session that is over; an empty prefix is that of none.
+async fn drop_rows(core: &Core, prefix: Bytes) -> Result<(), Error> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    let rows = core.rows_handle();
+    for place in rows.groups().into_iter().map(Place::Group) {
+        loop {
+            let page = rows.scan(&place, prefix.clone(), Bytes::new(), SCAN_ROWS).await?;
+            let is_last = page.len() < SCAN_ROWS;
+            let writes: Vec<_> = page.into_iter().map(|row| RowWrite::Delete { key: row.key }).collect();
+            if !writes.is_empty() {
+                rows.transact(&place, Vec::new(), writes).await?;
+            }
+            if is_last {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same, beside what goes on.
+fn drop_later(core: &Core, prefix: Bytes) {
+    if prefix.is_empty() {
+        return;
+    }
+    let task = core.clone();
+    core.spawn(async move {
+        if let Err(error) = drop_rows(&task, prefix).await {
+            warn!(err = %error, "rows of an ended session could not be removed");
+        }
+    });
+}
+
 /// Removes a session whose time is over, unless somebody has it. Answers whether that ended it.
 pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<bool, Error> {
-    if core.shared().registry.is_owned(key) {
-        return Ok(false);
-    }
     let Some(found) = core.rows_handle().get(&place(key), row_key(key)).await? else { return Ok(false) };
     let Some(row) = Row::decode(found.value) else { return Ok(false) };
-    // It was taken up meanwhile, and given up again.
-    if row.left_ms(core.uptime()).is_none_or(|left| left > 0) {
+    // It was taken up meanwhile, and may have been given up again. Who claims it after this sees that it has ended.
+    if !row.has_ended(core.uptime()) || core.shared().registry.is_owned(key) {
         return Ok(false);
     }
+    drop_rows(core, row.own_rows).await?;
     let key_bytes = row_key(key);
     let checks = vec![Check::Version { key: key_bytes.clone(), version: found.version }];
     let outcome =
@@ -372,6 +436,8 @@ struct Row {
     keep: Keep,
     /// When it was given up.
     since: Moment,
+    /// What the keys of its rows begin with. Bound: 255 bytes.
+    own_rows: Bytes,
     state: Bytes,
 }
 
@@ -385,11 +451,12 @@ pub(crate) struct Found {
 }
 
 const OWNED: u8 = 1;
-const FIXED_BYTES: usize = 37;
+const FIXED_BYTES: usize = 38;
 
 impl Row {
     fn encode(&self, taken: &Bytes) -> Bytes {
-        let mut out = BytesMut::with_capacity(FIXED_BYTES + taken.len() + self.state.len());
+        let own_rows = &self.own_rows;
+        let mut out = BytesMut::with_capacity(FIXED_BYTES + taken.len() + own_rows.len() + self.state.len());
         out.put_u8(if self.owned { OWNED } else { 0 });
         out.put_u64(match self.keep {
             Keep::Forever => u64::MAX,
@@ -401,6 +468,8 @@ impl Row {
         // Bound: 65,535 records with the keys of their shares.
         out.put_u32(taken.len() as u32);
         out.put_slice(taken);
+        out.put_u8(own_rows.len() as u8);
+        out.put_slice(own_rows);
         out.put_slice(&self.state);
         out.freeze()
     }
@@ -425,7 +494,16 @@ impl Row {
             return None;
         }
         let taken = input.split_to(length);
-        Some((Self { owned, keep, since, state: input }, taken))
+        let length = usize::from(input.try_get_u8().ok()?);
+        if input.len() < length {
+            return None;
+        }
+        let own_rows = input.split_to(length);
+        Some((Self { owned, keep, since, own_rows, state: input }, taken))
+    }
+
+    fn has_ended(&self, uptime: &Uptime) -> bool {
+        self.left_ms(uptime).is_some_and(|left| left <= 0)
     }
 
     /// After how many ms the session ends; `None`: never, or not while it is owned.
@@ -479,10 +557,12 @@ mod tests {
             keep in prop_oneof![Just(Keep::Forever), (0..u64::MAX).prop_map(Keep::For)],
             (wall_ms, start, up_ms) in any::<(i64, u64, i64)>(),
             taken in proptest::collection::vec(any::<u8>(), 0..30),
+            own_rows in proptest::collection::vec(any::<u8>(), 0..12),
             state in proptest::collection::vec(any::<u8>(), 0..30),
         ) {
             let since = Moment { wall_ms, start, up_ms };
-            let (row, taken) = (Row { owned, keep, since, state: state.into() }, Bytes::from(taken));
+            let row = Row { owned, keep, since, own_rows: own_rows.into(), state: state.into() };
+            let taken = Bytes::from(taken);
             let bytes = row.encode(&taken);
             for cut in 0..bytes.len() - row.state.len() {
                 prop_assert!(Row::decode_all(bytes.slice(..cut)).is_none());
@@ -495,7 +575,8 @@ mod tests {
     const HOUR_MS: i64 = 3_600_000;
 
     fn given_up(since: Moment) -> Row {
-        Row { owned: false, keep: Keep::For(10_000), since, state: Bytes::new() }
+        let own_rows = Bytes::new();
+        Row { owned: false, keep: Keep::For(10_000), since, own_rows, state: Bytes::new() }
     }
 
     #[test]

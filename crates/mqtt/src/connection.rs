@@ -553,9 +553,10 @@ impl<B: Broker> Connection<B> {
             exclusive.leave(&self.shared, &self.client, self.expiry);
         }
         let farewell = Farewell { lease: self.lease, state, keep: keep_of(self.expiry) };
-        // A publication of QoS 2 whose fate is open: the session is given up when its identifier is known.
+        // A publication of QoS 2 whose fate is open: the session is given up, or its rows are removed, when its identifier is known.
+        let has_rows = self.expiry != 0 || farewell.lease.has_own_rows();
         let pushed = match &self.incoming {
-            Some(incoming) if self.expiry != 0 && incoming.has_undecided_qos2() => incoming.pushed,
+            Some(incoming) if has_rows && incoming.has_undecided_qos2() => incoming.pushed,
             Some(_) | None => 0,
         };
         self.inbox.depart(pushed, farewell);

@@ -290,6 +290,9 @@ async fn claim<B: Broker>(
                 forget(shared, old, client).await;
             }
             let incarnation = shared.broker.random();
+            if expiry != 0 {
+                lease.owns_rows(ReceivedRows::of(incarnation).prefix());
+            }
             let state = State { incarnation, ..State::default() };
             // What was stored must not come back after a crash; what is to last must be there.
             if expiry != 0 {
@@ -318,6 +321,7 @@ async fn resume<B: Broker>(
     expiry: u32,
 ) -> Result<Claimed, Error> {
     let ((lease, mut state, found), (client, rights)) = (session, whose);
+    lease.owns_rows(ReceivedRows::of(state.incarnation).prefix());
     will::settle(shared, client, std::mem::take(&mut state.will), false).await;
     let received = received(shared, state.incarnation).await?;
     let grant = exclusives(shared, client, expiry, &mut state).await?;

@@ -470,3 +470,51 @@ fn mqtt_3_1_2_23_a_session_that_is_to_last_for_ever_does_so_from_connack_on() {
         assert_eq!(client.payloads(1).await, ["x"]);
     });
 }
+
+/// Rows of QoS 2 identifiers that are stored.
+async fn identifiers(broker: &Broker) -> usize {
+    let (rows, mut count) = (broker.node().core.rows(), 0);
+    for group in rows.groups() {
+        let found = rows.scan(&Place::Group(group), Bytes::from_static(b"mq"), Bytes::new(), 1024).await;
+        count += found.unwrap().len();
+    }
+    count
+}
+
+/// Publishes with these packet identifiers, and never sends PUBREL.
+async fn leave_open(client: &mut Client, ids: std::ops::Range<u16>) {
+    for number in ids {
+        client.publish("t", b"x", Delivery::ExactlyOnce { id: id(number), dup: false }).await;
+        assert_eq!(client.ack().await, (AckKind::Pubrec, number, ReasonCode::Success));
+    }
+}
+
+/// They stayed for ever: nobody can name them any more.
+#[test]
+fn mqtt_4_1_0_2_packet_identifiers_end_with_their_session() {
+    on_core(async {
+        let broker = Broker::start().await;
+        // It expires.
+        let mut client = back(&broker, &Hello { expiry: Some(1), ..Hello::lasting("short") }, false).await;
+        leave_open(&mut client, 1..40).await;
+        client.vanish().await;
+        assert_eq!(identifiers(&broker).await, 39);
+        over(&broker, "short").await;
+        assert_eq!(identifiers(&broker).await, 0);
+        // Its client wants it back one last time.
+        let mut client = back(&broker, &Hello::lasting("c"), false).await;
+        leave_open(&mut client, 1..10).await;
+        client.vanish().await;
+        let mut client = back(&broker, &Hello { expiry: Some(0), ..Hello::lasting("c") }, true).await;
+        leave_open(&mut client, 10..12).await;
+        assert_eq!(identifiers(&broker).await, 9, "what is received now ends with the connection");
+        client.leave().await;
+        let gone = async {
+            while identifiers(&broker).await != 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("they are removed in time");
+        assert!(!is_stored(&broker, "c").await);
+    });
+}
