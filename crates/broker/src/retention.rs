@@ -24,9 +24,11 @@ impl Shared {
     /// Answers whether anything was done. Blocks on the rows; for a background thread.
     pub async fn trim_expired(&self) -> bool {
         let now = self.clock.wall_ms();
+        let hour = now / HOUR_MS;
+        let is_new_hour = self.expired_hour.swap(hour, Ordering::Relaxed) != hour;
         let mut trimmed = false;
         for group in self.node.groups() {
-            let due = self.due(group, now);
+            let due = self.due(group, now, is_new_hour);
             for changes in due.chunks(TRIMS_MAX) {
                 let command = Command { changes: changes.to_vec(), ..Command::default() };
                 match group.commit(command).await {
@@ -41,7 +43,7 @@ impl Shared {
         trimmed
     }
 
-    fn due(&self, group: &Group, now: i64) -> Vec<Change> {
+    fn due(&self, group: &Group, now: i64, is_new_hour: bool) -> Vec<Change> {
         let shards = group.log().shards().unwrap_or_else(|error| {
             warn!(group = group.id().0, err = %error, "shards could not be listed for retention");
             Vec::new()
@@ -49,8 +51,7 @@ impl Shared {
         let trim = |shard| trim_of(group, shard, &*self.topic_of(shard)?, now);
         let mut due: Vec<Change> = shards.into_iter().filter_map(trim).collect();
         let before = now.saturating_sub(PRODUCERS_KEPT_MS);
-        let hour = now / HOUR_MS;
-        if self.expired_hour.swap(hour, Ordering::Relaxed) != hour && group.log().applied() > 0 {
+        if is_new_hour && group.log().applied() > 0 {
             due.push(Change::ExpireProducers { before });
         }
         due

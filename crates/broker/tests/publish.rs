@@ -1,10 +1,12 @@
 //! Publishing, delivery, catching up, retained messages and sessions, over a real node.
 
 use broker::routing::{Dialect, Filter};
+use std::sync::Arc;
+
 use broker::{Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Retain, Start, Subscriber};
 use bytes::Bytes;
 use model::{Offset, TenantId, TopicName};
-use testkit::{Inbox, TestNode, on_core};
+use testkit::{Inbox, SteppedClock, TestNode, on_core};
 
 fn filter(text: &str) -> Filter {
     Filter::parse(text, &Dialect::CANONICAL).expect("a legal filter")
@@ -501,6 +503,23 @@ fn expired_retained_messages_do_not_end_a_page() {
         let found = node.core.retained(&tenant, &filter("r/#"), None, 1).await.expect("read");
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].batch.topic.name.as_str(), "r/3");
+    });
+}
+
+/// Only the first group was told to forget producers.
+#[test]
+fn every_group_forgets_producers_once_an_hour() {
+    on_core(async {
+        let clock = Arc::new(SteppedClock::new());
+        let node = TestNode::start_with(clock.clone()).await;
+        let applied = || node.node().groups().iter().map(|group| group.log().applied()).collect::<Vec<_>>();
+        let before = applied();
+        assert!(before.len() > 1 && before.iter().all(|applied| *applied > 0), "{before:?}");
+        node.shared().trim_expired().await;
+        assert_eq!(applied(), before, "not before the next hour");
+        clock.step(3_600_000);
+        node.shared().trim_expired().await;
+        assert!(applied().iter().zip(&before).all(|(now, before)| now > before));
     });
 }
 
