@@ -21,6 +21,7 @@ use crate::captures::Captures;
 use crate::delivery::{Batch, Cursor};
 use crate::dispatch::{CoreTargets, Dispatcher, Routes};
 use crate::endings::Endings;
+use crate::retained::Round;
 use crate::schedule::Schedule;
 use crate::sessions::{Former, Registry};
 use crate::share::{SharedDelivery, Shares};
@@ -79,6 +80,8 @@ pub struct Shared {
     pub(crate) uptime: Uptime,
     /// The hour, since 1970, in which producers were last expired.
     pub(crate) expired_hour: AtomicI64,
+    /// A round over retained messages that has not come to its end.
+    pub(crate) retained_round: Mutex<Option<Round>>,
 }
 
 /// What the broker needs from outside.
@@ -145,6 +148,7 @@ impl Foundation {
             cluster_name,
             uptime,
             expired_hour: AtomicI64::new(started_ms / (60 * 60 * 1000)),
+            retained_round: Mutex::default(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Retained messages: one row per subject, written in the same committed entry as the message itself, so that the
-//! last write wins by log order.
+//! last write wins by log order. A message that has expired is not found any more; a round over all rows, begun once an hour,
+//! removes it.
 //!
 //! ```text
 //! r <tenant> 00 <subject>  ->  a record batch of one record      (in the group of the subject's topic)
@@ -9,14 +10,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use model::batch::BatchBuilder;
-use model::{Error, TenantId, header_name};
+use model::batch::{BatchBuilder, RecordRef, Records};
+use model::{Error, MAX_DECODED_BATCH_BYTES, TenantId, header_name};
 
 use crate::core_thread::Core;
 use crate::delivery::{Batch, Delivery, Picked};
 use crate::message::Message;
 use crate::routing::{Ahead, Filter};
-use crate::rows::{Place, RowWrite};
+use crate::rows::{Check, Place, RowWrite, Rows};
 
 /// Rows that one scan reads, as long as what it reads matches or must be looked at.
 const SCAN_ROWS: usize = 512;
@@ -24,6 +25,10 @@ const SCAN_ROWS: usize = 512;
 const SOUGHT_ROWS: usize = 16;
 /// Scans in a row before others have their turn: each may be answered from memory at once.
 const SCANS_PER_TURN: usize = 8;
+/// Rows that one scan of a round reads.
+const ROUND_ROWS: usize = 256;
+/// Scans in a row of a round: the rest comes later.
+const ROUND_SCANS: usize = 64;
 
 /// Key of a subject's retained message; with an empty subject, the prefix of all.
 pub(crate) fn key(tenant: &TenantId, subject: &str) -> Bytes {
@@ -138,14 +143,52 @@ fn behind(key: &[u8]) -> Bytes {
     next.freeze()
 }
 
+/// How far a round over all retained messages has come: the group, by its place among all, and the key to go on from.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    group: usize,
+    from: Bytes,
+}
+
+/// Goes on with a round: removes what has expired, unless another message took its place meanwhile. Answers where to go on;
+/// `None` at the end.
+pub(crate) async fn remove_expired(rows: &Rows, now: i64, round: Round) -> Result<Option<Round>, Error> {
+    let Round { mut group, mut from } = round;
+    let groups = rows.groups();
+    for _ in 0..ROUND_SCANS {
+        let Some(place) = groups.get(group).copied().map(Place::Group) else { return Ok(None) };
+        let page = rows.scan(&place, Bytes::from_static(b"r"), from, ROUND_ROWS).await?;
+        (group, from) = match page.last() {
+            Some(last) if page.len() == ROUND_ROWS => (group, behind(&last.key)),
+            Some(_) | None => (group + 1, Bytes::new()),
+        };
+        let expired = page.into_iter().filter(|row| {
+            let records = Records::decode(&row.value, MAX_DECODED_BATCH_BYTES);
+            records.is_ok_and(|records| records.get(0).is_some_and(|record| has_expired(&record, now)))
+        });
+        let removals: Vec<_> = expired
+            .map(|row| {
+                let unchanged = vec![Check::Version { key: row.key.clone(), version: row.version }];
+                rows.submit(&place, unchanged, vec![RowWrite::Delete { key: row.key }])
+            })
+            .collect();
+        for removal in removals {
+            // Refused: there is a newer one.
+            removal.await?;
+        }
+    }
+    Ok(Some(Round { group, from }))
+}
+
+fn has_expired(record: &RecordRef<'_>, now: i64) -> bool {
+    let at = record.header(header_name::EXPIRES_AT).flatten();
+    let at = at.and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse::<i64>().ok());
+    at.is_some_and(|at| at <= now)
+}
+
 fn delivery(tenant: &TenantId, subject: &str, value: Bytes, now: i64) -> Option<Delivery> {
     // A retained message stands for its subject, wherever the record is stored.
     let batch = Batch::unstored(tenant, subject, value)?;
-    let expired = {
-        let record = batch.records().ok()?.get(0)?;
-        let at = record.header(header_name::EXPIRES_AT).flatten();
-        let at = at.and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse::<i64>().ok());
-        at.is_some_and(|at| at <= now)
-    };
+    let expired = has_expired(&batch.records().ok()?.get(0)?, now);
     (!expired).then(|| Delivery { batch: Arc::new(batch), picked: Picked::All(Arc::new([])) })
 }

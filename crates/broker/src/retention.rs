@@ -1,4 +1,5 @@
-//! Retention: which shards are to be trimmed now, decided by age and size, made true by committed commands.
+//! Retention: which shards are to be trimmed now, decided by age and size, made true by committed commands; and what else is over
+//! without anybody saying so.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,8 @@ use storage::{Change, kv, trim_to};
 use tracing::warn;
 
 use crate::node::Shared;
+use crate::retained::{self, Round};
+use crate::rows::Rows;
 use crate::topic::Topic;
 use crate::topics;
 
@@ -20,12 +23,14 @@ const PRODUCERS_KEPT_MS: i64 = 24 * HOUR_MS;
 const TRIMS_MAX: usize = 1024;
 
 impl Shared {
-    /// Trims every shard that has records too old or too many, and once an hour forgets producers that have gone.
-    /// Answers whether anything was done. Blocks on the rows; for a background thread.
-    pub async fn trim_expired(&self) -> bool {
+    /// Trims every shard that has records too old or too many, and once an hour forgets producers that have gone and begins to
+    /// remove retained messages that have expired, some thousands with each call.
+    /// Answers whether anything was trimmed. Blocks on the rows; for a background thread.
+    pub async fn trim_expired(self: &Arc<Self>) -> bool {
         let now = self.clock.wall_ms();
         let hour = now / HOUR_MS;
         let is_new_hour = self.expired_hour.swap(hour, Ordering::Relaxed) != hour;
+        self.remove_expired_retained(now, is_new_hour).await;
         let mut trimmed = false;
         for group in self.node.groups() {
             let due = self.due(group, now, is_new_hour);
@@ -41,6 +46,15 @@ impl Shared {
             }
         }
         trimmed
+    }
+
+    async fn remove_expired_retained(self: &Arc<Self>, now: i64, is_new_hour: bool) {
+        let round = self.retained_round.lock().take().or_else(|| is_new_hour.then(Round::default));
+        let Some(round) = round else { return };
+        match retained::remove_expired(&Rows::new(Arc::clone(self)), now, round).await {
+            Ok(next) => *self.retained_round.lock() = next,
+            Err(error) => warn!(err = %error, "expired retained messages could not be removed"),
+        }
     }
 
     fn due(&self, group: &Group, now: i64, is_new_hour: bool) -> Vec<Change> {

@@ -3,7 +3,9 @@
 use broker::routing::{Dialect, Filter};
 use std::sync::Arc;
 
-use broker::{Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Retain, Start, Subscriber};
+use broker::{
+    Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Place, Retain, Start, Subscriber,
+};
 use bytes::Bytes;
 use model::{Offset, TenantId, TopicName};
 use testkit::{Inbox, SteppedClock, TestNode, on_core};
@@ -504,6 +506,49 @@ fn expired_retained_messages_do_not_end_a_page() {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].batch.topic.name.as_str(), "r/3");
     });
+}
+
+/// Nothing ever removed them.
+#[test]
+fn expired_retained_messages_are_removed_within_the_hour() {
+    on_core(async {
+        let clock = Arc::new(SteppedClock::new());
+        let node = TestNode::start_with(clock.clone()).await;
+        let tenant = TenantId::default();
+        let inbox = Inbox::new();
+        let mut publisher = node.core.publisher(&tenant, inbox.sink());
+        let expired: [(&[u8], Option<&[u8]>); 1] = [(b"expires-at", Some(b"1"))];
+        let subjects: Vec<_> = (0..600).map(|number| format!("r/{number}")).collect();
+        for (subject, headers) in
+            subjects.iter().map(|subject| (&**subject, &expired[..])).chain([("r/x", &[][..])])
+        {
+            let message =
+                Message { retain: Retain::Set, headers, ..message(subject, "v", Guarantee::Durable) };
+            publisher.push(&message).expect("taken");
+        }
+        let mut decided = 0;
+        while decided < 601 {
+            let published = inbox.published().await;
+            decided += published.tickets.end - published.tickets.start;
+        }
+        node.shared().trim_expired().await;
+        assert_eq!(retained_rows(&node.core).await.len(), 601, "not before the next hour");
+        clock.step(3_600_000);
+        node.shared().trim_expired().await;
+        let left = retained_rows(&node.core).await;
+        assert_eq!(left.len(), 1);
+        assert!(left[0].ends_with(b"r/x"), "{left:?}");
+    });
+}
+
+/// Keys of the rows of retained messages.
+async fn retained_rows(core: &Core) -> Vec<Bytes> {
+    let (rows, mut keys) = (core.rows(), Vec::new());
+    for group in rows.groups() {
+        let found = rows.scan(&Place::Group(group), Bytes::from_static(b"r"), Bytes::new(), 1024).await;
+        keys.extend(found.expect("read").into_iter().map(|row| row.key));
+    }
+    keys
 }
 
 /// Only the first group was told to forget producers.
