@@ -23,7 +23,8 @@ pub struct Message<'a> {
     pub guarantee: Guarantee,
     /// What becomes of the subject's retained message, in the same committed entry.
     pub retain: Retain,
-    /// Rows written in the same committed entry, in the group of the subject's topic (a QoS 2 identifier, say).
+    /// Rows written in the same committed entry, in the group of the subject's topic (a QoS 2 identifier, say); not if the
+    /// message is refused.
     /// Only with [`Guarantee::Durable`].
     pub rows: &'a [RowWrite],
 }

@@ -67,13 +67,16 @@ struct OpenBatch {
     guarantee: Guarantee,
     builder: BatchBuilder,
     waiters: Vec<Waiter>,
-    rows: Vec<RowWrite>,
+    rows: Vec<kv::Operation>,
+    /// About how many bytes `rows` take in an entry.
+    rows_bytes: usize,
 }
 
 struct Sealed {
     append: AppendCommand,
     waiters: Vec<Waiter>,
-    rows: Vec<RowWrite>,
+    /// About how many bytes its rows take in an entry.
+    rows_bytes: usize,
     /// Nobody waits for it.
     may_linger: bool,
 }
@@ -195,6 +198,7 @@ impl Outbox {
                 builder: BatchBuilder::with_capacity(1024),
                 waiters: Vec::new(),
                 rows: Vec::new(),
+                rows_bytes: 0,
             }
         });
         let before = open.builder.len();
@@ -217,9 +221,9 @@ impl Outbox {
     ) -> oneshot::Receiver<Result<Append, Error>> {
         let (answer, outcome) = oneshot::channel();
         let sealed = Sealed {
-            append: AppendCommand { shard, flags: BatchFlags::NONE, batch },
+            append: AppendCommand { shard, flags: BatchFlags::NONE, batch, rows: Vec::new() },
             waiters: vec![Waiter::Caller(answer)],
-            rows: Vec::new(),
+            rows_bytes: 0,
             may_linger: false,
         };
         match self.lanes.iter_mut().find(|lane| lane.group.id() == shard.home()) {
@@ -299,9 +303,9 @@ impl Outbox {
         if is_live {
             self.live.push(Arc::new(Batch::live(open.topic, open.shard, bytes.clone())));
         }
-        let append = AppendCommand { shard: open.shard, flags, batch: bytes };
         let may_linger = is_live && open.rows.is_empty();
-        let sealed = Sealed { append, waiters: open.waiters, rows: open.rows, may_linger };
+        let append = AppendCommand { shard: open.shard, flags, batch: bytes, rows: open.rows };
+        let sealed = Sealed { append, waiters: open.waiters, rows_bytes: open.rows_bytes, may_linger };
         match self.lanes.iter_mut().find(|lane| lane.group.id() == open.shard.home()) {
             Some(lane) => {
                 self.backlog += sealed.append.batch.len();
@@ -325,24 +329,17 @@ impl Outbox {
         while lane.flights < FLIGHTS_MAX && !lane.sealed.is_empty() {
             let mut bytes = 0;
             let fits = lane.sealed.iter().take_while(|sealed| {
-                let rows: usize = sealed.rows.iter().map(RowWrite::size).sum();
-                bytes += sealed.append.batch.len() + rows + 64;
+                bytes += sealed.append.batch.len() + sealed.rows_bytes + 64;
                 bytes <= bytes_max
             });
             let count = fits.count().max(1);
             let mut command = Command::default();
             let mut waiters = Vec::with_capacity(count);
-            let mut rows = Vec::new();
             let mut bytes = 0;
             for sealed in lane.sealed.drain(..count) {
                 bytes += sealed.append.batch.len();
                 command.appends.push(sealed.append);
                 waiters.push(sealed.waiters);
-                rows.extend(sealed.rows);
-            }
-            if !rows.is_empty() {
-                let operations = rows.into_iter().map(RowWrite::into_kv).collect();
-                command.rows = Some(kv::Command { operations });
             }
             lane.flights += 1;
             let flight = self.flights.insert(Flight { lane: index, bytes, waiters });
@@ -371,10 +368,15 @@ impl OpenBatch {
         debug_assert!(pushed.is_ok());
         match message.retain {
             Retain::Keep => {}
-            Retain::Set => self.rows.push(retained::put(&self.topic.tenant, message, timestamp)),
-            Retain::Clear => self.rows.push(retained::delete(&self.topic.tenant, message.subject)),
+            Retain::Set => self.push_row(retained::put(&self.topic.tenant, message, timestamp)),
+            Retain::Clear => self.push_row(retained::delete(&self.topic.tenant, message.subject)),
         }
-        self.rows.extend_from_slice(message.rows);
+        message.rows.iter().cloned().for_each(|row| self.push_row(row));
+    }
+
+    fn push_row(&mut self, row: RowWrite) {
+        self.rows_bytes += row.size();
+        self.rows.push(row.into_kv());
     }
 
     /// Notes who waits; messages that follow each other share one note.

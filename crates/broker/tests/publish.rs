@@ -1,13 +1,16 @@
 //! Publishing, delivery, catching up, retained messages and sessions, over a real node.
 
-use broker::routing::{Dialect, Filter};
 use std::sync::Arc;
 
+use broker::routing::{Dialect, Filter};
 use broker::{
-    Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Place, Retain, Start, Subscriber,
+    Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Place, Retain, RowWrite, Start,
+    Subscriber,
 };
 use bytes::Bytes;
-use model::{Offset, TenantId, TopicName};
+use cluster::Command;
+use model::{ErrorKind, Offset, TenantId, TopicName};
+use storage::Change;
 use testkit::{Inbox, SteppedClock, TestNode, on_core};
 
 fn filter(text: &str) -> Filter {
@@ -480,6 +483,40 @@ fn a_burst_larger_than_an_entry_is_stored() {
         let name = TopicName::new("burst").expect("legal");
         let topic = node.core.find_topic(&TenantId::default(), &name).await.expect("read").expect("there");
         assert_eq!(node.core.offsets(topic.shards[0]).expect("known").end, Offset(60));
+    });
+}
+
+/// The rows that came with it were written all the same: the packet identifier of a refused QoS 2 publication, so that the next
+/// message with it was acknowledged and not stored, and the retained message.
+#[test]
+fn a_refused_message_leaves_no_rows() {
+    on_core(async {
+        let node = TestNode::start().await;
+        let tenant = TenantId::default();
+        publish(&node.core, "a/b", &["stored"]).await;
+        let name = TopicName::new("a/b").expect("legal");
+        let topic = node.core.find_topic(&tenant, &name).await.expect("read").expect("there");
+        let shard = topic.shards[0];
+        let place = Place::OfShard(shard);
+        let group = node.node().groups().iter().find(|group| group.id() == shard.home()).expect("there");
+        // The topic is known yet, as to whoever pushed before its deletion was heard of.
+        let dropping = Command { changes: vec![Change::Drop { shard }], ..Command::default() };
+        group.commit(dropping).await.expect("dropped");
+        let key = Bytes::from_static(b"mq of a message");
+        let rows = [RowWrite::Put { key: key.clone(), value: Bytes::new() }];
+        let inbox = Inbox::new();
+        let mut publisher = node.core.publisher(&tenant, inbox.sink());
+        let refused =
+            Message { retain: Retain::Set, rows: &rows, ..message("a/b", "refused", Guarantee::Durable) };
+        publisher.push(&refused).expect("taken");
+        assert_eq!(inbox.published().await.result, Err(ErrorKind::NotFound));
+        assert_eq!(node.core.rows().get(&place, key.clone()).await.expect("read"), None);
+        assert!(node.core.retained(&tenant, &filter("a/b"), None, 10).await.expect("read").is_empty());
+        drop(publisher);
+        // The next start does not make anything else of the entries.
+        let node = TestNode::start_on(node.stop().await).await;
+        assert_eq!(node.core.rows().get(&place, key).await.expect("read"), None);
+        assert!(node.core.retained(&tenant, &filter("a/b"), None, 10).await.expect("read").is_empty());
     });
 }
 

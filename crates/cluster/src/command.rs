@@ -1,10 +1,11 @@
 //! What a group commits: commands, bundled many to an entry, and their replies. Hot path.
 //!
 //! ```text
-//! head    version u8 | commands u32 | commands x command | rows: list of those that have any (storage::kv)
-//! command appends u16 | appends x (shard u64 | flags u8)
+//! head    version u8 | commands u32 | commands x command | rows: list (storage::kv)
+//! command appends u16 | appends x (shard u64 | flags u8, with HAS_ROWS)
 //!         changes u16 | changes x (tag u8 | shard u64 | value u64)
 //!         has rows u8
+//! rows    per command: of each append that has some, in order, then of the command itself if it has some
 //! bodies  one record batch for each append, in order, never copied on the way to the journal
 //! ```
 //!
@@ -16,8 +17,10 @@ use storage::journal::Payload;
 use storage::kv::{self, CommandResult, Operation};
 use storage::{Append, BatchFlags, Change};
 
-/// Version of the encoding of an entry's head.
-const VERSION: u8 = 1;
+/// Version of the encoding of an entry's head. In version 1 no append had rows of its own.
+const VERSION: u8 = 2;
+/// In the stored flags of an append: it has rows.
+const HAS_ROWS: u8 = 0x80;
 
 /// Changes that are committed together: all of it is in one entry, in this order.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +43,8 @@ pub struct AppendCommand {
     pub flags: BatchFlags,
     /// The stored form: base offset 0, validated.
     pub batch: Bytes,
+    /// Rows that change together with it, or not at all if its shard was dropped. Without preconditions.
+    pub rows: Vec<Operation>,
 }
 
 /// What became of a command.
@@ -54,15 +59,17 @@ pub struct Reply {
 impl Command {
     /// Bytes of batches and rows: what the bounds of queues count.
     pub fn size(&self) -> usize {
-        let batches: usize = self.appends.iter().map(|append| append.batch.len() + 16).sum();
-        batches + self.rows.as_ref().map_or(0, rows_size) + 64
+        let append_size = |append: &AppendCommand| append.batch.len() + rows_size(&append.rows) + 16;
+        let appends: usize = self.appends.iter().map(append_size).sum();
+        appends + self.rows.as_ref().map_or(0, |rows| rows_size(&rows.operations)) + 64
     }
 
     fn encode(&self, head: &mut BytesMut, bodies: &mut Vec<Bytes>) {
         head.put_u16(self.appends.len() as u16);
         for append in &self.appends {
             head.put_u64(append.shard.to_u64());
-            head.put_u8(append.flags.bits());
+            let has_rows = if append.rows.is_empty() { 0 } else { HAS_ROWS };
+            head.put_u8(append.flags.bits() | has_rows);
             bodies.push(append.batch.clone());
         }
         head.put_u16(self.changes.len() as u16);
@@ -87,10 +94,18 @@ impl Command {
         }
         head.put_u8(u8::from(self.rows.is_some()));
     }
+
+    /// Takes the rows out, in the order in which they are encoded.
+    fn take_rows(&mut self) -> impl Iterator<Item = kv::Command> {
+        let of_appends = self.appends.iter_mut().filter(|append| !append.rows.is_empty());
+        let of_appends =
+            of_appends.map(|append| kv::Command { operations: std::mem::take(&mut append.rows) });
+        of_appends.chain(self.rows.take())
+    }
 }
 
-fn rows_size(rows: &kv::Command) -> usize {
-    let sizes = rows.operations.iter().map(|operation| match operation {
+fn rows_size(operations: &[Operation]) -> usize {
+    let sizes = operations.iter().map(|operation| match operation {
         Operation::Put { key, value } => key.len() + value.len(),
         Operation::CompareAndSet { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
         Operation::Delete { key } | Operation::Check { key, .. } => key.len(),
@@ -108,7 +123,7 @@ pub(crate) fn encode_bundle(commands: &mut [Command]) -> Payload {
     for command in commands.iter() {
         command.encode(&mut head, &mut bodies);
     }
-    let rows: Vec<kv::Command> = commands.iter_mut().filter_map(|command| command.rows.take()).collect();
+    let rows: Vec<kv::Command> = commands.iter_mut().flat_map(Command::take_rows).collect();
     if !rows.is_empty() {
         head.put_slice(&kv::Command::encode_list(&rows));
     }
@@ -123,21 +138,35 @@ pub(crate) struct Unreadable;
 /// A committed entry, decoded. Batches are numbered through the entry's bodies.
 pub(crate) struct Decoded {
     pub(crate) commands: Vec<DecodedCommand>,
-    /// Row changes of the commands that have any, in order.
+    /// Row changes of the appends and commands that have any, in order.
     pub(crate) rows: Vec<kv::Command>,
 }
 
 /// One command of an entry.
 pub(crate) struct DecodedCommand {
-    pub(crate) appends: Vec<(ShardId, BatchFlags)>,
+    pub(crate) appends: Vec<DecodedAppend>,
     pub(crate) changes: Vec<Change>,
     pub(crate) has_rows: bool,
+}
+
+/// One append of a command.
+pub(crate) struct DecodedAppend {
+    pub(crate) shard: ShardId,
+    pub(crate) flags: BatchFlags,
+    pub(crate) has_rows: bool,
+}
+
+impl DecodedCommand {
+    /// How many of the entry's row changes are this command's.
+    fn rows_count(&self) -> usize {
+        self.appends.iter().filter(|append| append.has_rows).count() + usize::from(self.has_rows)
+    }
 }
 
 /// Decodes the head of an entry.
 pub(crate) fn decode_bundle(head: &Bytes) -> Result<Decoded, Unreadable> {
     let mut input = head.clone();
-    if take(&mut input, 1)?.get_u8() != VERSION {
+    if !(1..=VERSION).contains(&take(&mut input, 1)?.get_u8()) {
         return Err(Unreadable);
     }
     let count = take(&mut input, 4)?.get_u32() as usize;
@@ -146,7 +175,7 @@ pub(crate) fn decode_bundle(head: &Bytes) -> Result<Decoded, Unreadable> {
     for _ in 0..count {
         commands.push(decode_command(&mut input)?);
     }
-    let expected = commands.iter().filter(|command| command.has_rows).count();
+    let expected = commands.iter().map(DecodedCommand::rows_count).sum();
     let rows = match expected {
         0 if input.is_empty() => Vec::new(),
         _ => kv::Command::decode_list(&input).map_err(|_| Unreadable)?,
@@ -160,7 +189,9 @@ fn decode_command(input: &mut Bytes) -> Result<DecodedCommand, Unreadable> {
     let mut appends = Vec::with_capacity(count);
     for _ in 0..count {
         let shard = ShardId::from_u64(fields.get_u64()).map_err(|_| Unreadable)?;
-        appends.push((shard, BatchFlags::from_bits(fields.get_u8())));
+        let bits = fields.get_u8();
+        let (flags, has_rows) = (BatchFlags::from_bits(bits), bits & HAS_ROWS != 0);
+        appends.push(DecodedAppend { shard, flags, has_rows });
     }
     let count = take(input, 2)?.get_u16() as usize;
     let mut fields = take(input, count * 17)?;

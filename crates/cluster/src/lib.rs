@@ -5,6 +5,7 @@
 //! know how bytes become durable (`consensus` and the journal below it do).
 
 mod command;
+mod dropped;
 mod group;
 mod identity;
 mod janitor;

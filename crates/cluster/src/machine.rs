@@ -1,7 +1,8 @@
 //! The state machine of a data group: what a committed entry does to the log and to the rows. Hot path.
 //!
 //! Invariant: applying depends on the entry and on what was applied before, and on nothing else. The log and the
-//! rows each remember how far they are, and neither looks at the other, so that each can be replayed on its own.
+//! rows each remember how far they are, and neither looks at the other, so that each can be replayed on its own. Whether a
+//! shard was dropped, which decides about the rows of an append, each knows for itself ([`Dropped`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,11 @@ use bytes::Bytes;
 use consensus::{Committed, MachineFailed, StateMachine};
 use model::batch::BatchHeader;
 use model::{GroupId, Offset, ShardId};
-use storage::kv::{self, CommandResult, Kv, KvTurn};
-use storage::{Append, BatchFlags, CommittedBatch, Log, Position};
+use storage::kv::{self, CommandResult, Kv, KvError, KvTurn};
+use storage::{Append, BatchFlags, Change, CommittedBatch, Log, Position};
 
-use crate::command::{Reply, decode_bundle, encode_replies};
+use crate::command::{Decoded, DecodedAppend, Reply, decode_bundle, encode_replies};
+use crate::dropped::Dropped;
 
 /// A batch that has just become readable.
 #[derive(Debug, Clone)]
@@ -54,6 +56,7 @@ pub(crate) struct DataMachine {
     kv: Arc<dyn Kv>,
     observer: Arc<dyn Observer>,
     flushed: Arc<Flushed>,
+    dropped: Dropped,
     /// Batches of this turn.
     fresh: Vec<AppliedBatch>,
     /// What went wrong in this turn; reported at its end.
@@ -61,25 +64,31 @@ pub(crate) struct DataMachine {
 }
 
 impl DataMachine {
-    pub(crate) fn new(
+    /// Blocks on the rows.
+    pub(crate) fn open(
         group: GroupId,
         (log, kv): (Arc<dyn Log>, Arc<dyn Kv>),
         observer: Arc<dyn Observer>,
         flushed: Arc<Flushed>,
-    ) -> Self {
-        Self { group, log, kv, observer, flushed, fresh: Vec::new(), failed: None }
+    ) -> Result<Self, KvError> {
+        let dropped = Dropped::load(&*kv)?;
+        Ok(Self { group, log, kv, observer, flushed, dropped, fresh: Vec::new(), failed: None })
     }
 
     fn apply_entry(&mut self, entry: &Committed) -> Result<Vec<Reply>, MachineFailed> {
-        let decoded = decode_bundle(&entry.payload.head)
+        let mut decoded = decode_bundle(&entry.payload.head)
             .map_err(|error| MachineFailed::new("read a committed entry", error))?;
         let mut replies = Vec::with_capacity(decoded.commands.len());
+        self.settle_rows(entry.index, &mut decoded);
         let mut rows = self.change_rows(entry.index, &decoded.rows)?.into_iter();
         let mut body = 0;
         for command in decoded.commands {
             let mut reply = Reply { appends: Vec::with_capacity(command.appends.len()), rows: None };
-            for (shard, flags) in command.appends {
-                reply.appends.push(self.append(entry, body, shard, flags)?);
+            for append in command.appends {
+                reply.appends.push(self.append(entry, body, append.shard, append.flags)?);
+                if append.has_rows {
+                    rows.next();
+                }
                 body += 1;
             }
             for change in command.changes {
@@ -92,6 +101,34 @@ impl DataMachine {
             replies.push(reply);
         }
         Ok(replies)
+    }
+
+    /// Leaves out the rows of appends whose shard is dropped by then, and has the shards noted that this entry drops.
+    fn settle_rows(&mut self, index: u64, decoded: &mut Decoded) {
+        if index <= self.kv.applied() {
+            return;
+        }
+        let mut rows = decoded.rows.iter_mut();
+        let mut notes = Vec::new();
+        for command in &decoded.commands {
+            for DecodedAppend { shard, .. } in command.appends.iter().filter(|append| append.has_rows) {
+                let rows = rows.next();
+                if self.dropped.refuses(*shard, index) {
+                    rows.into_iter().for_each(|rows| rows.operations.clear());
+                }
+            }
+            for change in &command.changes {
+                if let Change::Drop { shard } = change {
+                    self.dropped.note(*shard, index, &mut notes);
+                }
+            }
+            if command.has_rows {
+                rows.next();
+            }
+        }
+        if !notes.is_empty() {
+            decoded.rows.push(kv::Command { operations: notes });
+        }
     }
 
     fn change_rows(&mut self, index: u64, rows: &[kv::Command]) -> Result<Vec<CommandResult>, MachineFailed> {

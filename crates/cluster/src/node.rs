@@ -229,13 +229,13 @@ impl Node {
         outside: &Outside,
     ) -> Result<(), OpenError> {
         let flushed = Arc::new(Flushed::starting_at(log.applied().min(kv.applied())));
-        let machine = DataMachine::new(
+        let machine = DataMachine::open(
             id,
             (Arc::clone(&log), Arc::clone(&kv)),
             Arc::clone(&outside.observer),
             Arc::clone(&flushed),
         );
-        let machine: Box<dyn StateMachine> = Box::new(machine);
+        let machine: Box<dyn StateMachine> = Box::new(machine.map_err(OpenError::Rows)?);
         let handle = self.consensus.open(id, found, machine).await;
         let handle = handle.map_err(|source| OpenError::Group { group: id, source: Box::new(source) })?;
         self.janitor.watch(Watched {

@@ -7,7 +7,7 @@ use model::batch::BatchHeader;
 use storage::journal::{Journal, Recovered, RecoveredEntry, RecoveredGroup, SegmentInfo};
 use storage::{CommittedBatch, Log, LogError, Position};
 
-use crate::command::decode_bundle;
+use crate::command::{DecodedAppend, decode_bundle};
 
 /// Replays the entries of one segment, in log order per group, as apply did. Most of them are purged, so that recovery did not
 /// tell of them: the segment itself is read again.
@@ -57,7 +57,7 @@ fn replay(journal: &Journal, entry: &RecoveredEntry, log: &dyn Log) -> Result<()
     let Ok(decoded) = decode_bundle(&payload.head) else { return log.turn_ended(index) };
     let mut body = 0;
     for command in decoded.commands {
-        for (shard, flags) in command.appends {
+        for DecodedAppend { shard, flags, .. } in command.appends {
             let bytes = payload.bodies.get(body).cloned().ok_or(DAMAGED)?;
             let header = BatchHeader::parse(&bytes).map_err(|_| DAMAGED)?;
             let location = payload.body_location(entry.location, body).ok_or(DAMAGED)?;

@@ -52,6 +52,7 @@ async fn create(node: &Node) {
                 shard: shard(node, number),
                 flags: BatchFlags::NONE,
                 batch: batch(number),
+                rows: Vec::new(),
             });
             let command = Command { appends: appends.collect(), ..Command::default() };
             group.commit(command).await.expect("it is committed");

@@ -25,8 +25,8 @@ pub use database::Database;
 pub use engine::{LogStore, LogStoreConfig, Rebuild, StripeContents};
 pub use error::LogError;
 pub use log::{
-    Append, BatchFlags, Change, CommittedBatch, Description, Log, Offsets, Position, Reach, Scanned,
-    Selection, StoredBatch, TimeHit, TimeQuery,
+    Append, BatchFlags, Change, CommittedBatch, DROPPED_ENTRIES, Description, Log, Offsets, Position, Reach,
+    Scanned, Selection, StoredBatch, TimeHit, TimeQuery,
 };
 pub use retention::{Piece, Retention, trim_to};
 pub use source::BatchSource;

@@ -10,6 +10,10 @@ use crate::journal::Location;
 use crate::retention::Piece;
 use crate::tail::Watch;
 
+/// For how many log entries after a drop its shard is remembered as dropped, at least. Whoever appends learned of the shard from
+/// its directory row, which is gone with the drop; an append that was on its way comes within this many entries.
+pub const DROPPED_ENTRIES: u64 = 1 << 20;
+
 /// The shards of one Raft group on this node, whichever engine holds each of them.
 ///
 /// # Offsets of one shard

@@ -38,7 +38,8 @@ pub(crate) fn numbers(batch: &Bytes) -> Vec<u64> {
 
 /// A command that appends one batch.
 pub(crate) fn command(shard: ShardId, batch: Bytes) -> Command {
-    Command { appends: vec![AppendCommand { shard, flags: BatchFlags::NONE, batch }], ..Command::default() }
+    let append = AppendCommand { shard, flags: BatchFlags::NONE, batch, rows: Vec::new() };
+    Command { appends: vec![append], ..Command::default() }
 }
 
 /// Appends one batch.
@@ -145,7 +146,10 @@ impl Actor {
         let producer = (self.rng.below(3) == 0).then_some(claim);
         let flags = if self.rng.below(5) == 0 { BatchFlags::AT_MOST_ONCE } else { BatchFlags::NONE };
         let filler = 200 + self.rng.below(1200) as usize;
-        AppendCommand { shard, flags, batch: batch(&numbers, filler, producer) }
+        let note = |key| Operation::Put { key, value: Bytes::from(self.sent.to_string()) };
+        let rows = (self.rng.below(3) == 0).then(|| note(Bytes::from(format!("noted {shard}"))));
+        let batch = batch(&numbers, filler, producer);
+        AppendCommand { shard, flags, batch, rows: rows.into_iter().collect() }
     }
 
     fn change(&mut self, home: u32) -> Change {

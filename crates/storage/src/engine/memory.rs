@@ -11,8 +11,8 @@ use parking_lot::RwLock;
 use crate::budget::{Budget, Evict, HolderId, Holding};
 use crate::error::LogError;
 use crate::log::{
-    Append, BatchFlags, Change, CommittedBatch, Description, Log, Offsets, Position, Reach, Scanned,
-    Selection, StoredBatch, TimeHit, TimeQuery,
+    Append, BatchFlags, Change, CommittedBatch, DROPPED_ENTRIES, Description, Log, Offsets, Position, Reach,
+    Scanned, Selection, StoredBatch, TimeHit, TimeQuery,
 };
 use crate::producer::{Claim, Producers, Verdict};
 use crate::retention::Piece;
@@ -23,8 +23,6 @@ use crate::time;
 const SHARD_BYTES_MAX: usize = 64 << 20;
 /// Bound: records per shard.
 const SHARD_RECORDS_MAX: u64 = 100_000;
-/// How long, in log entries, a dropped shard is remembered; appends on their way come before that.
-const DROPPED_ENTRIES: u64 = 1 << 20;
 /// What a batch costs beside its bytes.
 const OVERHEAD: u32 = size_of::<StoredBatch>() as u32 + 32;
 

@@ -18,5 +18,5 @@ pub(crate) use envelope::Unusable;
 pub(crate) use extent::{Extent, Mark, Row};
 pub(crate) use files::IndexFiles;
 pub(crate) use footer::{Changed, Contents, Footer, GroupRange, Section, encode};
-pub(crate) use tails::{DROPPED_ENTRIES, GroupTails, Tails, put_producer, take_producers};
+pub(crate) use tails::{GroupTails, Tails, put_producer, take_producers};
 pub(crate) use varint::{Cursor, Malformed, put};

@@ -18,12 +18,8 @@ use super::envelope::{self, FileKind, Unusable};
 use super::extent::Row;
 use super::footer::{Footer, Section};
 use super::varint::{Cursor, Malformed, put, put_signed};
-use crate::log::Change;
+use crate::log::{Change, DROPPED_ENTRIES};
 use crate::producer::{Producer, Producers, Remembered, WINDOW};
-
-/// For how many log entries after a drop its shard is remembered as dropped. Whoever appends learned of the shard
-/// from its directory row, which is gone with the drop; an append that was on its way comes within this many entries.
-pub(crate) const DROPPED_ENTRIES: u64 = 1 << 20;
 
 /// The state of all groups of a stripe after the footers below `below`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use model::{Offset, ShardId};
 
 use super::shard::{CACHED_OVERHEAD, Producing, Run, Shard};
 use crate::budget::Holding;
-use crate::index::{Changed, DROPPED_ENTRIES, Extent, GroupTails, Mark};
-use crate::log::{Append, BatchFlags, Change, CommittedBatch, Position, Scanned, Selection};
+use crate::index::{Changed, Extent, GroupTails, Mark};
+use crate::log::{Append, BatchFlags, Change, CommittedBatch, DROPPED_ENTRIES, Position, Scanned, Selection};
 use crate::producer::{Claim, Verdict};
 
 /// The group's shards.
