@@ -15,7 +15,7 @@ use crate::node::Counters;
 use crate::retention::home_index;
 use crate::rows::{Check, Place, RowWrite, RowsOutcome};
 use crate::topic::{Origin, Topic, TopicConfig, TopicSpec};
-use crate::topics::{self, NEXT_NUMBER, NUMBERS_STEP};
+use crate::topics::{self, NEXT_NUMBER, NUMBERS_STEP, Reading};
 
 /// Times that a transaction is tried again when somebody else was faster.
 const RETRIES: usize = 16;
@@ -29,9 +29,10 @@ pub(crate) async fn find(
     if let Some(topic) = core.shared().directory.by_name(tenant, name) {
         return Ok(Some(topic));
     }
+    let reading = core.shared().directory.reading();
     let place = home(tenant, name);
     let row = core.rows_handle().get(&place, topics::row_key(tenant, name.as_str())).await?;
-    row.map(|row| remember(core, row.value)).transpose()
+    row.map_or(Ok(None), |row| remember(&reading, row.value))
 }
 
 /// The topic, created with the defaults of first use if need be.
@@ -93,8 +94,13 @@ pub(crate) async fn create(core: &Core, spec: TopicSpec) -> Result<Arc<Topic>, E
         RowWrite::Put { key: row_key.clone(), value },
         RowWrite::Put { key: topics::number_key(b'n', number.0), value: name_of_number },
     ];
+    let reading = shared.directory.reading();
     match core.rows_handle().transact(&place, vec![Check::Absent { key: row_key }], writes).await {
-        Ok(RowsOutcome::Done { .. }) => Ok(shared.directory.insert(Arc::new(topic))),
+        Ok(RowsOutcome::Done { .. }) => {
+            let topic = Arc::new(topic);
+            // It was created, even if it is gone by now.
+            Ok(reading.remember(&topic).unwrap_or(topic))
+        }
         Ok(RowsOutcome::Refused) => {
             restore_captures(core, &topic).await?;
             Err(Error::new(ErrorKind::AlreadyExists, "create a topic"))
@@ -121,7 +127,7 @@ pub(crate) async fn delete(core: &Core, tenant: &TenantId, name: &TopicName) -> 
         let Some(row) = core.rows_handle().get(&place, key.clone()).await? else {
             return Err(Error::new(ErrorKind::NotFound, "delete a topic"));
         };
-        let topic = remember(core, row.value.clone())?;
+        let topic = decode(row.value.clone())?;
         let Some(number) = topic.shards.first().map(|shard| shard.topic()) else {
             return Err(Error::new(ErrorKind::Internal, "delete a topic without shards"));
         };
@@ -133,8 +139,8 @@ pub(crate) async fn delete(core: &Core, tenant: &TenantId, name: &TopicName) -> 
         ];
         let checks = vec![Check::Version { key, version: row.version }];
         let outcome = core.rows_handle().transact(&place, checks, writes).await?;
-        core.shared().directory.remove(&topic);
         if matches!(outcome, RowsOutcome::Done { .. }) {
+            core.shared().directory.remove(&topic);
             if !topic.config.captures.is_empty() {
                 captures::declare(core, tenant, name, &[]).await?;
             }
@@ -170,12 +176,15 @@ pub(crate) async fn list(
         from.put_u8(0);
         from.freeze()
     });
+    let reading = core.shared().directory.reading();
     let mut found = BTreeMap::new();
     for group in core.rows_handle().groups() {
         let place = Place::Group(group);
         let rows = core.rows_handle().scan(&place, prefix.clone(), from.clone(), limit).await?;
         for row in rows {
-            let topic = remember(core, row.value)?;
+            let topic = Arc::new(decode(row.value)?);
+            // One that is deleted meanwhile stays in the answer: a shorter page would look like the last.
+            let topic = reading.remember(&topic).unwrap_or(topic);
             found.insert(topic.name.as_str().to_owned(), topic);
         }
     }
@@ -185,6 +194,7 @@ pub(crate) async fn list(
 /// Finds the topic that a shard belongs to.
 pub(crate) async fn load_by_shard(core: &Core, shard: ShardId) -> Result<Option<Arc<Topic>>, Error> {
     let Some(home) = core.groups().get(home_index(shard, core.groups().len())) else { return Ok(None) };
+    let reading = core.shared().directory.reading();
     let place = Place::Group(home.id());
     let key = topics::number_key(b'n', shard.topic().0);
     let Some(name) = core.rows_handle().get(&place, key).await? else { return Ok(None) };
@@ -192,12 +202,16 @@ pub(crate) async fn load_by_shard(core: &Core, shard: ShardId) -> Result<Option<
     row_key.put_u8(b't');
     row_key.put_slice(&name.value);
     let row = core.rows_handle().get(&place, row_key.freeze()).await?;
-    row.map(|row| remember(core, row.value)).transpose()
+    row.map_or(Ok(None), |row| remember(&reading, row.value))
 }
 
-fn remember(core: &Core, row: Bytes) -> Result<Arc<Topic>, Error> {
-    let topic = topics::decode(row).ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a topic"))?;
-    Ok(core.shared().directory.insert(Arc::new(topic)))
+/// The topic of a row, unless it was deleted while the row was read.
+fn remember(reading: &Reading, row: Bytes) -> Result<Option<Arc<Topic>>, Error> {
+    Ok(reading.remember(&Arc::new(decode(row)?)))
+}
+
+fn decode(row: Bytes) -> Result<Topic, Error> {
+    topics::decode(row).ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a topic"))
 }
 
 fn home(tenant: &TenantId, name: &TopicName) -> Place {

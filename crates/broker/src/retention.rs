@@ -76,12 +76,13 @@ impl Shared {
         if let Some(topic) = self.directory.by_shard(shard) {
             return Some(topic);
         }
+        let reading = self.directory.reading();
         let groups = self.node.groups();
         let home = groups.get(home_index(shard, groups.len()))?;
         let value = |key: &[u8]| Some(kv::decode_value(&home.kv().get(key).ok()??).ok()?.value);
         let name = value(&topics::number_key(b'n', shard.topic().0))?;
         let topic = topics::decode(value(&[b"t", &name[..]].concat())?)?;
-        Some(self.directory.insert(Arc::new(topic)))
+        reading.remember(&Arc::new(topic))
     }
 }
 

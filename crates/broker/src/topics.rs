@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::{EngineKind, ShardId, TenantId, TopicId, TopicName};
 use parking_lot::RwLock;
@@ -40,6 +40,10 @@ struct Inner {
 struct Known {
     by_name: AHashMap<(TenantId, TopicName), Arc<Topic>>,
     by_shard: AHashMap<ShardId, Arc<Topic>>,
+    /// How many [`Reading`]s there are.
+    readings: usize,
+    /// Topics that were removed while there was one.
+    removed: AHashSet<TopicId>,
 }
 
 impl Directory {
@@ -56,31 +60,63 @@ impl Directory {
         self.inner.known.read().by_shard.get(&shard).cloned()
     }
 
-    /// Remembers a topic; answers the one that is remembered (an equal one may have been there).
-    pub(crate) fn insert(&self, topic: Arc<Topic>) -> Arc<Topic> {
-        let mut known = self.inner.known.write();
-        let key = (topic.tenant.clone(), topic.name.clone());
-        if let Some(present) = known.by_name.get(&key)
-            && **present == *topic
-        {
-            return Arc::clone(present);
-        }
-        for shard in &topic.shards {
-            known.by_shard.insert(*shard, Arc::clone(&topic));
-        }
-        if known.by_name.insert(key, Arc::clone(&topic)).is_some() {
-            self.inner.generation.fetch_add(1, Ordering::Release);
-        }
-        topic
+    /// To be called before rows of topics are read or written; remembers what they said.
+    pub(crate) fn reading(&self) -> Reading {
+        self.inner.known.write().readings += 1;
+        Reading { inner: Arc::clone(&self.inner) }
     }
 
+    /// Forgets a topic whose row is gone.
     pub(crate) fn remove(&self, topic: &Topic) {
         let mut known = self.inner.known.write();
+        if known.readings > 0 {
+            known.removed.insert(topic.id);
+        }
         known.by_name.remove(&(topic.tenant.clone(), topic.name.clone()));
         for shard in &topic.shards {
             known.by_shard.remove(shard);
         }
         self.inner.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Somebody is reading or writing rows of topics. What was read before a topic was removed may be told after that: without this, the
+/// topic would come back, with nobody left to remove it.
+pub(crate) struct Reading {
+    inner: Arc<Inner>,
+}
+
+impl Reading {
+    /// Remembers a topic; answers the one that is remembered (an equal one may have been there). None if it was removed since the
+    /// reading began.
+    pub(crate) fn remember(&self, topic: &Arc<Topic>) -> Option<Arc<Topic>> {
+        let mut known = self.inner.known.write();
+        if known.removed.contains(&topic.id) {
+            return None;
+        }
+        let key = (topic.tenant.clone(), topic.name.clone());
+        if let Some(present) = known.by_name.get(&key)
+            && **present == **topic
+        {
+            return Some(Arc::clone(present));
+        }
+        for shard in &topic.shards {
+            known.by_shard.insert(*shard, Arc::clone(topic));
+        }
+        if known.by_name.insert(key, Arc::clone(topic)).is_some() {
+            self.inner.generation.fetch_add(1, Ordering::Release);
+        }
+        Some(Arc::clone(topic))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut known = self.inner.known.write();
+        known.readings -= 1;
+        if known.readings == 0 {
+            known.removed = AHashSet::new();
+        }
     }
 }
 
@@ -187,11 +223,11 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_row_comes_back_as_it_went_and_every_cut_of_it_is_refused() {
-        let shard = |partition| ShardId::new(EngineKind::Segment, GroupId(1), TopicNumber(7), partition);
-        let topic = Topic {
-            id: TopicId::from(9_u128),
+    fn topic(id: u128) -> Topic {
+        let number = TopicNumber(id as u32);
+        let shard = |partition| ShardId::new(EngineKind::Segment, GroupId(1), number, partition);
+        Topic {
+            id: TopicId::from(id),
             tenant: TenantId::default(),
             name: TopicName::new("sensor/1").expect("legal"),
             shards: vec![shard(0), shard(1)],
@@ -202,7 +238,33 @@ mod tests {
                 captures: vec!["a/#".into()],
                 extra: vec![("cleanup.policy".into(), "delete".into())],
             },
-        };
+        }
+    }
+
+    /// Whoever had read its row before told it after: publishing to it was refused from then on.
+    #[test]
+    fn a_topic_that_is_removed_while_its_row_is_read_does_not_come_back() {
+        let directory = Directory::default();
+        let (old, new) = (Arc::new(topic(9)), Arc::new(topic(10)));
+        let known = |topic: &Topic| directory.by_name(&topic.tenant, &topic.name);
+        let (first, second) = (directory.reading(), directory.reading());
+        assert_eq!(first.remember(&old), Some(Arc::clone(&old)));
+        directory.remove(&old);
+        assert_eq!(second.remember(&old), None);
+        assert_eq!((known(&old), directory.by_shard(old.shards[0])), (None, None));
+        // The next one of that name is another topic.
+        assert_eq!(second.remember(&new), Some(Arc::clone(&new)));
+        drop(first);
+        assert_eq!(second.remember(&old), None);
+        assert_eq!(known(&old), Some(new));
+        drop(second);
+        let inner = directory.inner.known.read();
+        assert!(inner.readings == 0 && inner.removed.is_empty(), "nothing is kept for nobody");
+    }
+
+    #[test]
+    fn a_row_comes_back_as_it_went_and_every_cut_of_it_is_refused() {
+        let topic = topic(9);
         let row = encode(&topic);
         assert_eq!(decode(row.clone()), Some(topic));
         for cut in 0..row.len() {
