@@ -17,8 +17,7 @@ use tokio::sync::Notify;
 use crate::broker::{Event, Sink};
 use crate::delivery::{Batch, Cursor, Delivery, Pick, Picked};
 use crate::dispatch::{Addressed, CoreTargets, MatchCache, Targets, address};
-use crate::lifecycle;
-use crate::message::Message;
+use crate::message::{Message, Retain};
 use crate::node::{CoreEvent, CoreMailbox, Counters, Shared};
 use crate::outbox::{Account, Outbox, Parked, SharedOutbox, count_in};
 use crate::rows::Rows;
@@ -26,6 +25,7 @@ use crate::sessions::{self, Owned, OwnedSessions};
 use crate::subscriber::SubscriberState;
 use crate::topic::Topic;
 use crate::uptime::Uptime;
+use crate::{gather, lifecycle};
 
 /// The broker on one core. Clones are the same core; not `Send`. Lives on a `LocalSet`.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ struct Inner {
     share_sinks: RefCell<ShareSinks>,
     /// Feeds of shares that run on this core.
     feeds: Cell<usize>,
-    /// Messages whose topic is being opened.
+    /// Messages whose topic is being opened, or whose subject's retained message is being moved to it.
     parked: RefCell<AHashMap<(TenantId, TopicName), Vec<Parked>>>,
     /// Told at the end of each turn.
     turned: Notify,
@@ -326,7 +326,7 @@ impl Core {
         self.inner.outbox.borrow_mut().push(topic, message, (account, ticket), || clock.wall_ms());
     }
 
-    /// Keeps a message until its topic is open, and opens the topic.
+    /// Keeps a message until its topic is open and has the subject's retained message, if that is concerned; sees to both.
     pub(crate) fn park(&self, tenant: &TenantId, name: TopicName, message: Parked) {
         let key = (tenant.clone(), name);
         let is_first = {
@@ -338,9 +338,32 @@ impl Core {
         if is_first {
             let core = self.clone();
             self.spawn(async move {
-                let topic = lifecycle::open(&core, &key.0, &key.1).await;
+                let topic = core.open_for_parked(&key).await;
                 core.unpark(&key, topic.map_err(|error| error.kind()));
             });
+        }
+    }
+
+    /// Opens a topic and moves to it what the messages that wait for it, and those that come meanwhile, are to replace or remove.
+    async fn open_for_parked(&self, key: &(TenantId, TopicName)) -> Result<Arc<Topic>, Error> {
+        let topic = lifecycle::open(self, &key.0, &key.1).await?;
+        let mut looked_at = 0;
+        loop {
+            let due = {
+                let parked = self.inner.parked.borrow();
+                let Some(next) = parked.get(key).and_then(|waiting| waiting.get(looked_at)) else {
+                    return Ok(topic);
+                };
+                next.message.with(|message| {
+                    let is_retained = message.retain != Retain::Keep;
+                    let into = is_retained.then(|| gather::due(self, &topic, message)).flatten()?;
+                    Some((message.subject.to_owned(), into))
+                })
+            };
+            if let Some((subject, into)) = due {
+                gather::gather(self, &key.0, &subject, into).await?;
+            }
+            looked_at += 1;
         }
     }
 

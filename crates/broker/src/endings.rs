@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::core_thread::Core;
 use crate::node::SessionKey;
 use crate::rows::Place;
-use crate::{captures, lifecycle, sessions, share, topics};
+use crate::{captures, gather, lifecycle, sessions, share, topics};
 
 /// Rows that one scan at the start asks for.
 const SCAN_ROWS: usize = 1024;
@@ -85,14 +85,15 @@ impl Endings {
 }
 
 impl Core {
-    /// Reads what a restart needs: endings of sessions, shares that wait for theirs, captures, topics whose removal was interrupted. On one core, before
-    /// connections are accepted.
+    /// Reads what a restart needs: endings of sessions, shares that wait for theirs, captures, topics whose removal was interrupted,
+    /// whether retained messages lie away from their topics. On one core, before connections are accepted.
     pub async fn recover(&self) -> Result<(), Error> {
         let (core, captures) = (self.clone(), captures::open(self).await?);
         self.spawn(async move { captures::follow(&core, captures).await });
         let mut taken = Vec::new();
         for group in self.rows_handle().groups() {
             let place = Place::Group(group);
+            gather::recover(self, &place).await?;
             self.each_row(&place, b"s", |key, value| {
                 let Some(found) = sessions::found(&key, value, self.uptime()) else { return };
                 if !found.taken.is_empty() {

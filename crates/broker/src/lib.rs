@@ -11,6 +11,7 @@ mod core_thread;
 mod delivery;
 mod dispatch;
 mod endings;
+mod gather;
 mod lifecycle;
 mod local;
 mod message;

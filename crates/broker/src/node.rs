@@ -21,6 +21,7 @@ use crate::captures::Captures;
 use crate::delivery::{Batch, Cursor};
 use crate::dispatch::{CoreTargets, Dispatcher, Routes};
 use crate::endings::Endings;
+use crate::gather::Gathering;
 use crate::retained::Round;
 use crate::schedule::Schedule;
 use crate::sessions::{Former, Registry};
@@ -72,6 +73,7 @@ pub struct Shared {
     pub(crate) endings: Endings,
     pub(crate) shares: Shares,
     pub(crate) schedule: Schedule,
+    pub(crate) gathering: Gathering,
     pub(crate) mailboxes: Vec<Arc<CoreMailbox>>,
     pub(crate) counters: Counters,
     /// Topic numbers that this node may give out, by home group.
@@ -142,6 +144,7 @@ impl Foundation {
             endings: Endings::default(),
             shares: Shares::default(),
             schedule: Schedule::default(),
+            gathering: Gathering::default(),
             mailboxes: self.mailboxes,
             counters: Counters::default(),
             numbers: tokio::sync::Mutex::default(),

@@ -31,9 +31,9 @@ use crate::delivery::Batch;
 use crate::message::{Guarantee, Message, Published, Retain};
 use crate::node::{CoreEvent, CoreMailbox, Counters};
 use crate::partition::partition;
-use crate::retained;
 use crate::rows::RowWrite;
 use crate::topic::Topic;
+use crate::{gather, retained};
 
 pub use crate::publisher::Publisher;
 
@@ -368,7 +368,10 @@ impl OpenBatch {
         debug_assert!(pushed.is_ok());
         match message.retain {
             Retain::Keep => {}
-            Retain::Set => self.push_row(retained::put(&self.topic.tenant, message, timestamp)),
+            Retain::Set => {
+                self.push_row(retained::put(&self.topic.tenant, message, timestamp));
+                gather::note(&self.topic, self.shard).into_iter().for_each(|note| self.push_row(note));
+            }
             Retain::Clear => self.push_row(retained::delete(&self.topic.tenant, message.subject)),
         }
         message.rows.iter().cloned().for_each(|row| self.push_row(row));

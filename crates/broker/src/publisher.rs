@@ -10,11 +10,11 @@ use model::{ErrorKind, GroupId, TenantId, TopicName};
 
 use crate::broker::{Broker, Event, Sink};
 use crate::core_thread::Core;
-use crate::message::{Guarantee, Message, Published};
+use crate::message::{Guarantee, Message, Published, Retain};
 use crate::outbox::{Account, Owned, Parked};
 use crate::partition::partition;
-use crate::schedule;
 use crate::topic::Topic;
+use crate::{gather, schedule};
 
 /// Publishes single messages of one connection, in order.
 ///
@@ -38,7 +38,7 @@ impl Publisher {
     }
 
     /// Publishes a message. Answers its ticket if it is durable. What is pushed for one subject is stored in the order of
-    /// the pushes, also while its topic is being created.
+    /// the pushes, also while its topic is being created or its retained message moved.
     ///
     /// # Errors
     /// `Invalid` for a subject that is no topic name, `TooLarge`; nothing was done.
@@ -46,7 +46,16 @@ impl Publisher {
         if message.size() > self.core.message_bytes_max() {
             return Err(ErrorKind::TooLarge);
         }
-        let topic = self.topic(message.subject)?;
+        let topic = match self.topic(message.subject)? {
+            Ok(topic)
+                if message.retain != Retain::Keep && gather::due(&self.core, &topic, message).is_some() =>
+            {
+                // What follows on the subject is to wait behind it.
+                self.last = None;
+                Err(topic.name.clone())
+            }
+            topic => topic,
+        };
         let ticket = (message.guarantee == Guarantee::Durable).then(|| self.next_ticket());
         match topic {
             Ok(topic) => {
@@ -102,7 +111,7 @@ impl Publisher {
         ticket
     }
 
-    /// The group that stores the message that was pushed last, with its rows. None if its topic had to be opened first.
+    /// The group that stores the message that was pushed last, with its rows. None if it has to wait, as for its topic.
     pub fn last_group(&self) -> Option<GroupId> {
         self.pushed_to
     }
@@ -113,7 +122,7 @@ impl Publisher {
         self.account.bytes.get()
     }
 
-    /// The topic that stores a subject, or the name of one that has to be opened first.
+    /// The topic that stores a subject, or the name of one that has to be opened or waited for first.
     fn topic(&mut self, subject: &str) -> Result<Result<Arc<Topic>, TopicName>, ErrorKind> {
         let generation = self.core.topics_generation();
         if let Some((last, topic, known)) = &self.last

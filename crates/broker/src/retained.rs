@@ -5,8 +5,12 @@
 //! ```text
 //! r <tenant> 00 <subject>  ->  a record batch of one record      (in the group of the subject's topic)
 //! ```
+//!
+//! The row is moved when the subject is written after another topic began to store it ([`gather`](crate::gather)); until then it
+//! is where it was, so all groups are looked through.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -77,7 +81,7 @@ pub(crate) async fn find(core: &Core, query: Query<'_>) -> Result<Vec<Delivery>,
             && let Some(row) = core.rows_handle().get(&place, key(tenant, filter.as_str())).await?
         {
             let delivery = delivery(tenant, filter.as_str(), row.value, core.wall_ms_now());
-            found.extend(delivery.map(|delivery| (filter.as_str().to_owned(), delivery)));
+            delivery.into_iter().for_each(|delivery| keep_newest(&mut found, filter.as_str(), delivery));
         }
     }
     Ok(found.into_values().take(limit).collect())
@@ -119,7 +123,7 @@ async fn scan_group(
             }
             // An expired message does not count: a page without a message would look like the end.
             let Some(delivery) = delivery(query.tenant, subject, row.value, now) else { continue };
-            found.insert(subject.to_owned(), delivery);
+            keep_newest(found, subject, delivery);
             matches += 1;
             if matches == query.limit {
                 return Ok(());
@@ -133,6 +137,21 @@ async fn scan_group(
         from = from.max(sought);
     }
     Ok(())
+}
+
+/// Of a subject whose row lies in two groups, because it has moved ([`gather`](crate::gather)), the newer one counts.
+fn keep_newest(found: &mut BTreeMap<String, Delivery>, subject: &str, delivery: Delivery) {
+    let written_ms = |delivery: &Delivery| Some(delivery.batch.records().ok()?.get(0)?.timestamp());
+    match found.entry(subject.to_owned()) {
+        Entry::Vacant(entry) => {
+            entry.insert(delivery);
+        }
+        Entry::Occupied(mut entry) => {
+            if written_ms(&delivery) > written_ms(entry.get()) {
+                entry.insert(delivery);
+            }
+        }
+    }
 }
 
 /// The first key after this one.

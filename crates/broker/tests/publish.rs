@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use broker::routing::{Dialect, Filter};
 use broker::{
-    Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Place, Retain, RowWrite, Start,
-    Subscriber,
+    Broker, CatchUp, Core, Cursor, Delivery, Guarantee, Keep, Message, Origin, Place, Retain, Retention,
+    RowWrite, Start, Subscriber, TopicConfig, TopicSpec,
 };
 use bytes::Bytes;
 use cluster::Command;
-use model::{ErrorKind, Offset, TenantId, TopicName};
+use model::{EngineKind, ErrorKind, Offset, TenantId, TopicName};
 use storage::Change;
 use testkit::{Inbox, SteppedClock, TestNode, on_core};
 
@@ -517,6 +517,109 @@ fn a_refused_message_leaves_no_rows() {
         let node = TestNode::start_on(node.stop().await).await;
         assert_eq!(node.core.rows().get(&place, key).await.expect("read"), None);
         assert!(node.core.retained(&tenant, &filter("a/b"), None, 10).await.expect("read").is_empty());
+    });
+}
+
+/// Publishes something that concerns the retained message, and waits until it is stored.
+async fn retain(core: &Core, subject: &str, value: &str) {
+    let inbox = Inbox::new();
+    let mut publisher = core.publisher(&TenantId::default(), inbox.sink());
+    let retain = if value.is_empty() { Retain::Clear } else { Retain::Set };
+    let message = Message { retain, ..message(subject, value, Guarantee::Durable) };
+    publisher.push(&message).expect("taken");
+    assert_eq!(inbox.published().await.result, Ok(()));
+}
+
+async fn retained(core: &Core, wanted: &str) -> Vec<String> {
+    let found = core.retained(&TenantId::default(), &filter(wanted), None, 10).await.expect("read");
+    found.iter().flat_map(values).collect()
+}
+
+/// Creates a topic that captures `s/#` and lies in another group than the topic `s/a`.
+async fn capture_elsewhere(node: &TestNode) -> TopicName {
+    let (tenant, own) = (TenantId::default(), TopicName::new("s/a").expect("legal"));
+    let own = node.core.open_topic(&tenant, &own).await.expect("open").shards[0].home();
+    let mut names = (0..).map(|number| TopicName::new(&format!("capture-{number}")).expect("legal"));
+    let is_elsewhere = |name: &TopicName| {
+        let key = [tenant.as_str().as_bytes(), &[0], name.as_str().as_bytes()].concat();
+        node.node().group_of_key(&key).id() != own
+    };
+    let name = names.find(is_elsewhere).expect("there are two groups");
+    let config = TopicConfig {
+        engine: EngineKind::Segment,
+        retention: Retention { ms: None, bytes: None },
+        captures: vec!["s/#".into()],
+        extra: Vec::new(),
+    };
+    let spec = TopicSpec {
+        tenant,
+        name: name.clone(),
+        shards: Some(1),
+        origin: Origin::Created,
+        config: Some(config),
+        dry_run: false,
+    };
+    let topic = node.core.create_topic(spec).await.expect("created");
+    assert_ne!(topic.shards[0].home(), own);
+    name
+}
+
+/// The old one lay in the group of the subject's own topic, was served instead of the new one, and stayed when that was cleared.
+#[test]
+fn a_retained_message_has_one_place_whoever_captures_its_subject() {
+    on_core(async {
+        let tenant = TenantId::default();
+        let mut node = TestNode::start().await;
+        for wanted in ["s/a", "s/+"] {
+            retain(&node.core, "s/a", "old").await;
+            let capturing = capture_elsewhere(&node).await;
+            assert_eq!(retained(&node.core, wanted).await, ["old"]);
+            retain(&node.core, "s/a", "new").await;
+            assert_eq!(retained(&node.core, wanted).await, ["new"]);
+            retain(&node.core, "s/a", "").await;
+            assert_eq!(retained(&node.core, wanted).await, [""; 0]);
+            // And back.
+            retain(&node.core, "s/a", "captured").await;
+            node.core.delete_topic(&tenant, &capturing).await.expect("deleted");
+            node = TestNode::start_on(node.stop().await).await;
+            assert_eq!(retained(&node.core, wanted).await, ["captured"]);
+            retain(&node.core, "s/a", "").await;
+            assert_eq!(retained(&node.core, wanted).await, [""; 0]);
+            // Cleared as the first thing that happens to it elsewhere.
+            retain(&node.core, "s/a", "old").await;
+            let capturing = capture_elsewhere(&node).await;
+            retain(&node.core, "s/a", "").await;
+            assert_eq!(retained(&node.core, wanted).await, [""; 0]);
+            node.core.delete_topic(&tenant, &capturing).await.expect("deleted");
+        }
+    });
+}
+
+/// What waits until the retained message is moved is stored before what is published after it.
+#[test]
+fn messages_keep_their_order_while_a_retained_message_is_moved() {
+    on_core(async {
+        let tenant = TenantId::default();
+        let node = TestNode::start().await;
+        retain(&node.core, "s/a", "old").await;
+        capture_elsewhere(&node).await;
+        let subscribed = Inbox::new();
+        let mut subscriber = node.core.subscriber(&tenant, subscribed.sink());
+        subscriber.start_live();
+        subscriber.subscribe(&filter("s/a"), 1, Start::Now).expect("subscribed");
+        let mut publisher = node.core.publisher(&tenant, Inbox::new().sink());
+        for (value, retain) in
+            [("1", Retain::Keep), ("2", Retain::Set), ("3", Retain::Keep), ("4", Retain::Keep)]
+        {
+            let message = Message { retain, ..message("s/a", value, Guarantee::Durable) };
+            publisher.push(&message).expect("taken");
+        }
+        let mut got = Vec::new();
+        while got.len() < 4 {
+            got.extend(values(&subscribed.delivery().await));
+        }
+        assert_eq!(got, ["1", "2", "3", "4"]);
+        assert_eq!(retained(&node.core, "s/a").await, ["2"]);
     });
 }
 
