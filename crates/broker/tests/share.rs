@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker::routing::{Dialect, Filter};
 use broker::{
-    Broker, Core, Guarantee, Keep, Message, Retain, ShareJoin, ShareKey, ShareMember, SharedDelivery,
-    Strategy,
+    Broker, Core, Guarantee, Keep, Message, Place, Retain, Row, ShareJoin, ShareKey, ShareMember,
+    SharedDelivery, Strategy,
 };
 use bytes::Bytes;
 use model::TenantId;
@@ -95,6 +96,8 @@ fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
 }
 
 const MANY: usize = 1000;
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn mqtt_4_8_2_1_each_record_goes_to_one_member_in_turns() {
@@ -245,6 +248,64 @@ fn mqtt_4_8_2_4_what_a_session_took_goes_to_nobody_else_over_a_crash() {
         publish(&node.core, "jobs/1", 6..7).await;
         assert_eq!(two.take(1).await, ["6"]);
     });
+}
+
+/// The row of the only share.
+async fn share_row(core: &Core) -> Option<Row> {
+    let rows = core.rows();
+    for group in rows.groups() {
+        let found = rows.scan(&Place::Group(group), Bytes::from_static(b"S"), Bytes::new(), 1).await;
+        if let Some(row) = found.expect("rows can be read").pop() {
+            return Some(row);
+        }
+    }
+    None
+}
+
+/// The share's row, once it is as it should be.
+async fn share_row_when(core: &Core, is_so: impl Fn(&Row) -> bool) -> Row {
+    let wait = async {
+        loop {
+            if let Some(row) = share_row(core).await.filter(|row| is_so(row)) {
+                return row;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("the row is written in time")
+}
+
+/// Records of a batch that was handed out in part were in no row after the share was told to wait for one session more, or
+/// fewer.
+#[test]
+fn a_session_that_comes_or_ends_takes_nothing_from_what_a_crash_leaves() {
+    for joins in [false, true] {
+        on_core(async {
+            let node = TestNode::start().await;
+            let mut one = Worker::join(&node.core, "one", true, (Strategy::RoundRobin, 1));
+            let mut away = Worker::join(&node.core, "away", true, (Strategy::RoundRobin, 1));
+            away.leave();
+            publish(&node.core, "jobs/1", 0..40).await;
+            assert_eq!(one.take(1).await, ["0"]);
+            // 20 bytes for each record that is not settled: it says where the feed stands.
+            let stored = share_row_when(&node.core, |row| row.value.len() >= 40 * 20).await;
+            let mut late = None;
+            if joins {
+                let mut worker = Worker::join(&node.core, "late", true, (Strategy::RoundRobin, 1));
+                worker.member.as_mut().expect("a member").stored().await.expect("the share waits for it");
+                late = Some(worker);
+            } else {
+                node.core.forget_shares(&TenantId::default(), "away");
+                share_row_when(&node.core, |row| row.version > stored.version).await;
+            }
+            let dir = node.stop().await;
+            // Whatever they say now, nobody hears it.
+            drop((one, late));
+            let node = TestNode::start_on(dir).await;
+            let mut again = Worker::join(&node.core, "one", true, (Strategy::RoundRobin, MANY));
+            assert_eq!(again.take(40).await, numbers(0..40));
+        });
+    }
 }
 
 #[test]

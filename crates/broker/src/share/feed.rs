@@ -7,16 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::batch::Records;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::roster::{Assigned, Choice, Item, Strategy};
+use super::roster::Assigned;
 use super::{Share, hand_over, reload};
 use crate::broker::{Broker, Event, Sink};
 use crate::core_thread::Core;
-use crate::delivery::{Batch, CatchUp, Cursor, Delivery, Start, Subscriber};
+use crate::delivery::{CatchUp, Cursor, Delivery, Start, Subscriber};
 
 /// How far what is stored may lag behind.
 pub(super) const SAVE_EVERY: Duration = Duration::from_millis(100);
@@ -60,21 +59,13 @@ impl Sink for InboxSink {
     }
 }
 
-/// A batch of which some records are not handed out.
-struct Open {
-    batch: Arc<Batch>,
-    records: Vec<u32>,
-    taken: usize,
-}
-
 struct Feed {
     core: Core,
     share: Arc<Share>,
     inbox: Rc<Inbox>,
     subscriber: Subscriber,
-    /// Everything up to here was handed out, but for `open`.
+    /// How far it has read: what the share's state says, or beyond that what does not concern the share.
     cursor: Cursor,
-    open: Option<Open>,
     backlog: VecDeque<Delivery>,
     assigned: Vec<Assigned>,
     saved_at: Instant,
@@ -102,7 +93,6 @@ impl Feed {
             inbox,
             subscriber,
             cursor,
-            open: None,
             backlog: VecDeque::new(),
             assigned: Vec::new(),
             saved_at: Instant::now(),
@@ -145,7 +135,7 @@ impl Feed {
     }
 
     async fn step(&mut self) -> Next {
-        if !self.hand_out_returned() || !self.hand_out_open() {
+        if !self.hand_out_waiting() {
             return Next::Wait;
         }
         if let Some(delivery) = self.next_live() {
@@ -155,12 +145,11 @@ impl Feed {
             return Next::Wait;
         }
         if let Some(delivery) = self.backlog.pop_front() {
-            if let Some(position) = delivery.batch.position {
-                self.cursor.set(delivery.batch.group, position);
-            }
             return self.take(&delivery);
         }
-        match self.subscriber.catch_up(&mut self.cursor, CATCH_UP_BYTES) {
+        let found = self.subscriber.catch_up(&mut self.cursor, CATCH_UP_BYTES);
+        self.share.state.lock().cursor = Some(self.cursor.clone());
+        match found {
             CatchUp::Batches(deliveries) => self.backlog = deliveries.into(),
             CatchUp::Live => {
                 self.backlog = VecDeque::new();
@@ -180,113 +169,64 @@ impl Feed {
             return None;
         }
         while let Some(delivery) = waiting.pop_front() {
-            let group = delivery.batch.group;
-            match delivery.batch.position {
-                None => return Some(delivery),
-                Some(position) if self.subscriber.is_live() && position > self.cursor.get(group) => {
-                    self.cursor.set(group, position);
-                    return Some(delivery);
+            let is_new = match delivery.batch.position {
+                None => true,
+                Some(position) => {
+                    self.subscriber.is_live() && position > self.cursor.get(delivery.batch.group)
                 }
-                Some(_) => {}
+            };
+            if is_new {
+                return Some(delivery);
             }
         }
         None
     }
 
     fn take(&mut self, delivery: &Delivery) -> Next {
+        let batch = &delivery.batch;
         let mut records = Vec::new();
         while let Some((index, _)) = delivery.pick(records.len()) {
             records.push(index as u32);
         }
-        self.pass_over(&delivery.batch, &mut records);
-        self.open = Some(Open { batch: Arc::clone(&delivery.batch), records, taken: 0 });
-        if self.hand_out_open() { Next::Again } else { Next::Wait }
+        if let Some(position) = batch.position {
+            self.cursor.set(batch.group, position);
+        }
+        let decoded = batch.records().ok();
+        let has_room = {
+            let mut state = self.share.state.lock();
+            state.open(batch, records);
+            state.hand_out(batch, decoded, &mut self.assigned)
+        };
+        hand_over(&self.core, &self.share, batch, std::mem::take(&mut self.assigned));
+        if has_room { Next::Again } else { Next::Wait }
     }
 
-    /// Leaves out what sessions took before a crash.
-    fn pass_over(&self, batch: &Arc<Batch>, records: &mut Vec<u32>) {
-        let mut state = self.share.state.lock();
-        if state.passed_over.is_empty() {
-            return;
-        }
-        records.retain(|index| {
-            let spot = super::Spot::of(&Item { batch: Arc::clone(batch), index: *index });
-            !spot.is_some_and(|spot| state.passes_over(&spot))
-        });
-    }
-
-    /// Whether nothing is open any more.
-    fn hand_out_open(&mut self) -> bool {
-        let Some(mut open) = self.open.take() else { return true };
-        open.taken += self.assign(&open.batch, &open.records[open.taken..]);
-        if open.taken == open.records.len() {
-            return true;
-        }
-        // What is delivered at most once waits for nobody.
-        if open.batch.position.is_none() {
-            return true;
-        }
-        self.open = Some(open);
-        false
-    }
-
-    /// Whether nothing that came back is left.
-    fn hand_out_returned(&mut self) -> bool {
+    /// Hands out what came back and what is open. Whether nothing of that is left.
+    fn hand_out_waiting(&mut self) -> bool {
         loop {
-            let Some(Item { batch, index }) = self.share.state.lock().roster.returned.pop_front() else {
-                return true;
-            };
-            if batch.position.is_some() && self.assign(&batch, &[index]) == 0 {
-                self.share.state.lock().roster.returned.push_front(Item { batch, index });
+            let Some(batch) = self.share.state.lock().waiting() else { return true };
+            // Before the lock is taken again: it may have to be decompressed.
+            let decoded = batch.records().ok();
+            let has_room = self.share.state.lock().hand_out(&batch, decoded, &mut self.assigned);
+            hand_over(&self.core, &self.share, &batch, std::mem::take(&mut self.assigned));
+            if !has_room {
                 return false;
             }
         }
-    }
-
-    fn assign(&mut self, batch: &Arc<Batch>, records: &[u32]) -> usize {
-        let decoded = batch.records().ok();
-        let count = {
-            let state = &mut *self.share.state.lock();
-            state.dirty = true;
-            let (strategy, header) = (state.strategy, state.publisher_header);
-            let choice = |index| Choice { strategy, hash: hash(strategy, header, batch, (decoded, index)) };
-            state.roster.assign(batch, records, choice, &mut self.assigned)
-        };
-        hand_over(&self.core, &self.share, batch, std::mem::take(&mut self.assigned));
-        count
     }
 
     /// Whether the last member left; then everything is put down for the next feed.
     fn ends(&mut self) -> bool {
-        let write = {
+        {
             let state = &mut *self.share.state.lock();
             if !state.roster.is_empty() {
                 return false;
             }
-            self.put_down(state);
-            let in_hand: Vec<_> = state.roster.returned.drain(..).collect();
-            state.left_over.extend(in_hand.iter().filter_map(super::Spot::of));
-            state.is_fed = false;
-            self.share.row(state)
-        };
-        if let Some(write) = write {
-            drop(self.share.write(&self.core, write));
+            state.put_down();
+            drop(self.share.store(&self.core, state));
         }
         self.core.shared().shares.remove(&self.share);
         true
-    }
-
-    /// Notes where the feed stands: before the batch that is open, if only some of it was handed out.
-    fn put_down(&self, state: &mut super::State) {
-        state.cursor = Some(self.cursor.clone());
-        state.settlements_put_down = state.settlements;
-        state.left_over = Vec::new();
-        if let Some(open) = &self.open {
-            let rest = open.records[open.taken..].iter();
-            let spots = rest.map(|index| Item { batch: Arc::clone(&open.batch), index: *index });
-            state.left_over = spots.filter_map(|item| super::Spot::of(&item)).collect();
-        }
-        // Read from the log and not looked at: they lie behind the cursor.
     }
 
     fn save_if_due(&mut self) {
@@ -297,18 +237,9 @@ impl Feed {
 
     fn save(&mut self) {
         self.saved_at = Instant::now();
-        let write = {
-            let state = &mut *self.share.state.lock();
-            if !state.dirty || state.lasting.is_empty() {
-                return;
-            }
-            self.put_down(state);
-            let write = self.share.row(state);
-            state.left_over = Vec::new();
-            write
-        };
-        if let Some(write) = write {
-            drop(self.share.write(&self.core, write));
+        let state = &mut *self.share.state.lock();
+        if state.dirty && !state.lasting.is_empty() {
+            drop(self.share.store(&self.core, state));
         }
     }
 
@@ -332,20 +263,4 @@ impl Feed {
             self.save();
         }
     }
-}
-
-fn hash(strategy: Strategy, header: &str, batch: &Batch, (records, index): (Option<&Records>, u32)) -> u64 {
-    if !matches!(strategy, Strategy::HashSubject | Strategy::HashPublisher) {
-        return 0;
-    }
-    let record = records.and_then(|records| records.get(index as usize));
-    let Some(record) = record else { return 0 };
-    let publisher = match strategy {
-        Strategy::HashPublisher => record.header(header).flatten(),
-        _ => None,
-    };
-    let bytes = publisher.unwrap_or_else(|| batch.subject(&record).as_bytes());
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -19,6 +19,7 @@
 
 mod feed;
 mod roster;
+mod state;
 mod stored;
 mod taken;
 
@@ -26,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use bytes::Bytes;
 use model::{Error, ErrorKind, TenantId};
 use parking_lot::Mutex;
@@ -34,7 +35,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::broker::{Event, Sink};
 use crate::core_thread::Core;
-use crate::delivery::{Cursor, Delivery};
+use crate::delivery::Delivery;
 use crate::node::{CoreEvent, SessionKey};
 use crate::routing::Filter;
 use crate::rows::{Place, RowWrite};
@@ -42,7 +43,8 @@ use crate::rows::{Place, RowWrite};
 pub use roster::Strategy;
 pub use taken::Taken;
 
-use roster::{Assigned, Roster};
+use roster::Assigned;
+use state::State;
 use stored::{Spot, Stored};
 
 pub(crate) use stored::PREFIX;
@@ -126,8 +128,11 @@ pub struct ShareMember {
     id: u64,
     client: Arc<str>,
     /// Tells when the share's row, which says that it waits for this session, is durable.
-    stored: Option<oneshot::Receiver<Result<(), Error>>>,
+    stored: Option<Durable>,
 }
+
+/// Tells when a row is durable.
+type Durable = oneshot::Receiver<Result<(), Error>>;
 
 impl ShareMember {
     /// Differs for every membership of the node.
@@ -180,7 +185,7 @@ pub(crate) struct Shares {
     pub(crate) taken: Arc<TakenIndex>,
 }
 
-/// One share. Its lock is held for one hand-over or one settlement, never while anything waits.
+/// One share. Its lock is held for one hand-over, one settlement or the queueing of its row, never while anything waits.
 pub(crate) struct Share {
     key: ShareKey,
     /// Members came, went, or have room again.
@@ -189,35 +194,6 @@ pub(crate) struct Share {
     /// The last settlement that its row knows of.
     settled_durably: AtomicU64,
     taken: Arc<TakenIndex>,
-}
-
-#[derive(Default)]
-struct State {
-    roster: Roster,
-    /// Whose sessions the members are.
-    clients: AHashMap<u64, Arc<str>>,
-    /// Number of the last settlement of what a session took, or was found to have taken.
-    settlements: u64,
-    /// The last one before the cursor was put down: what came later may be read again.
-    settlements_put_down: u64,
-    /// To be passed over when the log is read again: sessions took it before a crash.
-    passed_over: AHashMap<Spot, Arc<taken::Entry>>,
-    /// Sessions that the share waits for.
-    lasting: AHashSet<Arc<str>>,
-    /// A feed runs.
-    is_fed: bool,
-    /// Where the next feed begins; `None`: with the present.
-    cursor: Option<Cursor>,
-    /// Given back when the last feed ended, to be read again.
-    left_over: Vec<Spot>,
-    strategy: Strategy,
-    publisher_header: &'static str,
-    /// Something changed since it was stored.
-    dirty: bool,
-    /// There is a row.
-    has_row: bool,
-    /// Removed from the node: not to be joined.
-    is_gone: bool,
 }
 
 impl Shares {
@@ -269,7 +245,6 @@ impl Shares {
                 Some(at) => {
                     state.left_over.remove(at);
                     entry.note_settled(state.next_settlement());
-                    state.settlements_put_down = state.settlements;
                 }
                 None => {
                     state.passed_over.insert(spot, entry);
@@ -277,37 +252,6 @@ impl Shares {
             }
         }
     }
-}
-
-impl State {
-    /// Something is settled that the row has to know.
-    fn next_settlement(&mut self) -> u64 {
-        self.dirty = true;
-        self.settlements += 1;
-        self.settlements
-    }
-
-    /// Whether a session took a record before the crash.
-    fn passes_over(&mut self, spot: &Spot) -> bool {
-        let Some(entry) = self.passed_over.remove(spot) else { return false };
-        entry.note_settled(self.next_settlement());
-        true
-    }
-
-    /// Everything that the last node left has been read again: what was not met lies before the cursor.
-    fn has_caught_up(&mut self) {
-        if !self.passed_over.is_empty() {
-            let number = self.next_settlement();
-            self.passed_over.drain().for_each(|(_, entry)| entry.note_settled(number));
-        }
-    }
-}
-
-/// A write of a share's row.
-struct RowOfShare {
-    write: RowWrite,
-    /// The last settlement that it knows of.
-    settlements: u64,
 }
 
 impl Share {
@@ -323,49 +267,31 @@ impl Share {
 
     /// The share does not wait for a session any more.
     fn forget(self: &Arc<Self>, core: &Core, client: &str) {
-        let (is_orphan, write) = {
+        let is_orphan = {
             let mut state = self.state.lock();
             if !state.lasting.remove(client) {
                 return;
             }
-            (state.roster.is_empty() && !state.is_fed, self.row(&mut state))
+            drop(self.store(core, &mut state));
+            state.roster.is_empty() && !state.is_fed
         };
-        if let Some(write) = write {
-            drop(self.write(core, write));
-        }
         if is_orphan {
             core.shared().shares.remove(self);
         }
     }
 
-    /// The write that stores the share as it is; `None` if there is nothing to store or remove.
-    fn row(&self, state: &mut State) -> Option<RowOfShare> {
-        let (key, settlements) = (stored::row_key(&self.key), state.settlements_put_down);
-        state.dirty = false;
-        if state.lasting.is_empty() {
-            let write = RowWrite::Delete { key };
-            return std::mem::take(&mut state.has_row).then_some(RowOfShare { write, settlements });
-        }
-        let in_hand = state.roster.unsettled().filter_map(|item| Spot::of(&item));
-        let stored = Stored {
-            cursor: state.cursor.clone()?,
-            left_over: state.left_over.iter().copied().chain(in_hand).collect(),
-            lasting: state.lasting.iter().cloned().collect(),
-        };
-        state.has_row = true;
-        Some(RowOfShare { write: RowWrite::Put { key, value: stored.encode() }, settlements })
-    }
-
-    /// Submits at once; later writes take effect later. Answers when it is durable.
-    fn write(self: &Arc<Self>, core: &Core, row: RowOfShare) -> oneshot::Receiver<Result<(), Error>> {
+    /// Queues the write that stores the share as it is; answers when it is durable. `None` if there is nothing to store or
+    /// remove. Wants the share's lock, so that its rows take effect in the order of the states that they tell.
+    fn store(self: &Arc<Self>, core: &Core, state: &mut State) -> Option<Durable> {
+        let (write, settlements) = (self.row(state)?, state.settlements);
         let place = Place::ByKey(stored::row_key(&self.key));
-        let written = core.rows_handle().submit(&place, Vec::new(), vec![row.write]);
+        let written = core.rows_handle().submit(&place, Vec::new(), vec![write]);
         let (share, (answer, durable)) = (Arc::clone(self), oneshot::channel());
         core.spawn(async move {
             let written = written.await.map(|_| ());
             match &written {
                 Ok(()) => {
-                    share.settled_durably.fetch_max(row.settlements, Ordering::Relaxed);
+                    share.settled_durably.fetch_max(settlements, Ordering::Relaxed);
                 }
                 Err(error) => {
                     tracing::warn!(share = &*share.key.name, err = %error, "a share could not be stored");
@@ -374,7 +300,18 @@ impl Share {
             // Nobody may wait.
             let _ = answer.send(written);
         });
-        durable
+        Some(durable)
+    }
+
+    fn row(&self, state: &mut State) -> Option<RowWrite> {
+        let key = stored::row_key(&self.key);
+        state.dirty = false;
+        if state.lasting.is_empty() {
+            return std::mem::take(&mut state.has_row).then_some(RowWrite::Delete { key });
+        }
+        let value = state.stored()?.encode();
+        state.has_row = true;
+        Some(RowWrite::Put { key, value })
     }
 }
 
@@ -386,7 +323,7 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
     let present = core.present();
     loop {
         let share = shares.open(&join.share);
-        let (must_feed, write) = {
+        let (must_feed, stored) = {
             let mut state = share.state.lock();
             if state.is_gone {
                 continue;
@@ -402,9 +339,8 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
                 state.cursor = Some(present.clone());
             }
             let must_feed = !std::mem::replace(&mut state.is_fed, true);
-            (must_feed, is_new.then(|| share.row(&mut state)).flatten())
+            (must_feed, is_new.then(|| share.store(core, &mut state)).flatten())
         };
-        let stored = write.map(|write| share.write(core, write));
         if must_feed {
             feed::start(core, &share);
         }

@@ -218,7 +218,7 @@ impl Roster {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use model::batch::BatchBuilder;
@@ -229,7 +229,7 @@ mod tests {
     use super::{Arc, Batch, Choice, Item, Roster, Strategy as Choose};
     use crate::topic::{Origin, Retention, Topic, TopicConfig};
 
-    fn topic() -> Arc<Topic> {
+    pub(in crate::share) fn topic() -> Arc<Topic> {
         let retention = Retention { ms: None, bytes: None };
         let config =
             TopicConfig { engine: EngineKind::Segment, retention, captures: Vec::new(), extra: Vec::new() };
@@ -243,7 +243,8 @@ mod tests {
         })
     }
 
-    fn batch(topic: &Arc<Topic>, index: u64) -> Arc<Batch> {
+    /// Of four records.
+    pub(in crate::share) fn batch(topic: &Arc<Topic>, index: u64) -> Arc<Batch> {
         let mut builder = BatchBuilder::with_capacity(64);
         builder
             .push(0, None, Some(&b"x"[..]), std::iter::empty::<(&[u8], Option<&[u8]>)>())
