@@ -38,7 +38,7 @@ const SCAN_MAX: usize = 256;
 /// Batches that one `catch_up` looks at before it lets others have their turn.
 const LOOK_MAX: usize = 4 * SCAN_MAX;
 /// Pause before the disk is asked again after it failed.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that one read from the disk asks for.
 const COLD_READ_BYTES: usize = 1 << 20;
 
@@ -461,7 +461,7 @@ enum Step {
 }
 
 /// Whether what was asked for is there no more, and not only out of reach for now.
-fn is_gone(kind: ErrorKind) -> bool {
+pub(crate) fn is_gone(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::OffsetOutOfRange | ErrorKind::Corrupt)
 }
 

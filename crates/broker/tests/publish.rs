@@ -261,9 +261,9 @@ fn what_cannot_be_read_for_a_moment_is_not_passed_over() {
                 CatchUp::Wait(wait) => {
                     waits += 1;
                     // At first the place in the log, then the topic, then a batch is asked for in vain.
-                    node.fail_work(waits % 2 == 1);
+                    node.refuse_reads(waits % 2 == 1);
                     wait.await;
-                    node.fail_work(false);
+                    node.refuse_reads(false);
                 }
                 CatchUp::Batches(deliveries) => {
                     for delivery in deliveries {
@@ -307,7 +307,7 @@ fn catching_up_over_what_is_not_wanted_lets_others_have_their_turn() {
         let mut subscriber = node.core.subscriber(&TenantId::default(), Inbox::new().sink());
         subscriber.subscribe(&filter("a/#"), 1, Start::AtCursor).expect("subscribed");
         // All of it is in memory.
-        node.fail_work(true);
+        node.refuse_reads(true);
         let (mut cursor, mut found, mut waits) = (Cursor::default(), Vec::new(), 0);
         loop {
             let before = cursor.clone();

@@ -66,11 +66,16 @@ fn values(shared: &SharedDelivery) -> Vec<String> {
 }
 
 async fn publish(core: &Core, subject: &str, numbers: std::ops::Range<u32>) {
+    publish_padded(core, subject, numbers, 0).await;
+}
+
+/// Numbers with so many zeros before them that each has `width` digits.
+async fn publish_padded(core: &Core, subject: &str, numbers: std::ops::Range<u32>, width: usize) {
     let inbox = Inbox::new();
     let mut publisher = core.publisher(&TenantId::default(), inbox.sink());
     let count = u64::from(numbers.end - numbers.start);
     for number in numbers {
-        let (value, who) = (number.to_string(), format!("p{}", number % 7));
+        let (value, who) = (format!("{number:0>width$}"), format!("p{}", number % 7));
         let headers = [(&b"who"[..], Some(who.as_bytes()))];
         let message = Message {
             subject,
@@ -212,6 +217,55 @@ fn a_share_survives_the_node() {
         publish(&node.core, "jobs/1", 20..22).await;
         let mut again = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, MANY));
         assert_eq!(again.take(18).await, numbers(4..22));
+    });
+}
+
+/// A node whose share waits for "lasting", with the records 0 to 11, of which none is in memory.
+async fn node_with_share_on_disk() -> TestNode {
+    let node = TestNode::start().await;
+    let mut worker = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, 8));
+    publish(&node.core, "jobs/1", 0..12).await;
+    worker.take(8).await;
+    worker.leave();
+    node.core.settled().await;
+    // Segments have 1 MiB: what a start finds in sealed ones is not in memory.
+    for round in 0..10 {
+        publish_padded(&node.core, "other", round * 8..round * 8 + 8, 50_000).await;
+    }
+    TestNode::start_on(node.stop().await).await
+}
+
+/// A member that joins while nothing can be read from the disk.
+async fn join_in_vain(node: &TestNode) -> Worker {
+    let mut worker = None;
+    let join = || Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, MANY));
+    node.fail_reads(|| worker = Some(join())).await;
+    worker.expect("it joined")
+}
+
+/// What could not be read when the share went on was taken for gone, for ever.
+#[test]
+fn what_cannot_be_read_for_a_while_is_handed_out_when_it_can() {
+    on_core(async {
+        let node = node_with_share_on_disk().await;
+        let mut worker = join_in_vain(&node).await;
+        node.refuse_reads(false);
+        assert_eq!(worker.take(12).await, numbers(0..12));
+    });
+}
+
+/// The feed went on for ever.
+#[test]
+fn a_share_ends_while_the_disk_does_not_answer_and_forgets_nothing() {
+    on_core(async {
+        let node = node_with_share_on_disk().await;
+        let mut worker = join_in_vain(&node).await;
+        worker.leave();
+        tokio::time::timeout(PATIENCE, node.core.settled()).await.expect("it is put down in time");
+        drop(worker);
+        let node = TestNode::start_on(node.stop().await).await;
+        let mut again = Worker::join(&node.core, "lasting", true, (Strategy::RoundRobin, MANY));
+        assert_eq!(again.take(12).await, numbers(0..12));
     });
 }
 

@@ -15,9 +15,10 @@ use rt::{Clock, Shutdown, StdDisk, SystemClock, SystemRng, Tasks};
 use storage::journal::JournalError;
 use tempfile::TempDir;
 use tokio::runtime::Builder;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet};
 
-/// How long a directory may stay in use after its node was stopped.
+/// How long a directory may stay in use after its node was stopped, and how long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 thread_local! {
@@ -45,10 +46,31 @@ pub struct TestNode {
     pub others: Vec<Core>,
     shared: Arc<Shared>,
     node: Arc<Node>,
+    readers: Arc<Readers>,
     /// Until it is stopped.
     dir: Option<TempDir>,
-    work_fails: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// Where blocking work goes: each to a thread of its own.
+#[derive(Default)]
+struct Readers {
+    refuse: AtomicBool,
+    refused: Notify,
+}
+
+impl Readers {
+    fn offload(self: &Arc<Self>) -> Offload {
+        let readers = Arc::clone(self);
+        Arc::new(move |work| {
+            if readers.refuse.load(Ordering::Relaxed) {
+                drop(work);
+                readers.refused.notify_one();
+            } else {
+                std::thread::spawn(work);
+            }
+        })
+    }
 }
 
 impl Drop for TestNode {
@@ -88,13 +110,8 @@ impl TestNode {
     async fn start_as(dir: TempDir, chain: Vec<Link>, clock: Arc<dyn Clock>, cores: u16) -> TestNode {
         let foundation = Foundation::new(usize::from(cores));
         let node = Arc::new(open(dir.path(), &foundation).await);
-        let work_fails = Arc::new(AtomicBool::new(false));
-        let fails = Arc::clone(&work_fails);
-        let offload: Offload = Arc::new(move |work| {
-            if !fails.load(Ordering::Relaxed) {
-                std::thread::spawn(work);
-            }
-        });
+        let readers = Arc::<Readers>::default();
+        let offload = readers.offload();
         let rng = Arc::new(SystemRng);
         let passwords = Passwords::new(offload.clone(), 2, rng.clone());
         let host = Host { clock: clock.clone(), rng: rng.clone(), passwords };
@@ -114,7 +131,7 @@ impl TestNode {
         tasks.push(tokio::task::spawn_local(async move { endings.run_endings(|_, _| ()).await }));
         let schedule = core.clone();
         tasks.push(tokio::task::spawn_local(async move { schedule.run_schedule().await }));
-        TestNode { core, others, shared, node, dir: Some(dir), work_fails, tasks }
+        TestNode { core, others, shared, node, readers, dir: Some(dir), tasks }
     }
 
     /// Stops the node in order and gives its directory back. Everything that the test made of its core must be gone.
@@ -126,6 +143,19 @@ impl TestNode {
             let _ = task.await;
         }
         self.dir.take().expect("it is stopped once")
+    }
+
+    /// From now on nothing is read from the disk: whoever asks for it fails with what may pass. Returns when somebody did.
+    pub async fn fail_reads(&self, meanwhile: impl FnOnce()) {
+        self.refuse_reads(true);
+        meanwhile();
+        let refused = tokio::time::timeout(PATIENCE, self.readers.refused.notified()).await;
+        refused.expect("somebody reads in time");
+    }
+
+    /// Whether what would read from the disk fails from now on, with what may pass.
+    pub fn refuse_reads(&self, refuse: bool) {
+        self.readers.refuse.store(refuse, Ordering::Relaxed);
     }
 
     /// Stores a resource. When this returns, a user, a permission or a ban counts; who follows another kind has the revision.
@@ -140,11 +170,6 @@ impl TestNode {
         let revision = Resources::new(self.node.meta()).delete::<R>(key, None).await.expect("removed");
         self.core.access().caught_up(revision).await;
         revision
-    }
-
-    /// Whether work that may block fails from now on, such as reading from the disk.
-    pub fn fail_work(&self, fails: bool) {
-        self.work_fails.store(fails, Ordering::Relaxed);
     }
 
     /// What is shared between cores.

@@ -16,6 +16,7 @@ use super::{Share, hand_over, reload};
 use crate::broker::{Broker, Event, Sink};
 use crate::core_thread::Core;
 use crate::delivery::{CatchUp, Cursor, Delivery, Start, Subscriber};
+use crate::subscriber::AGAIN_AFTER;
 
 /// How far what is stored may lag behind.
 pub(super) const SAVE_EVERY: Duration = Duration::from_millis(100);
@@ -74,6 +75,8 @@ struct Feed {
 enum Next {
     /// Something was handed out.
     Again,
+    /// The disk was waited for, as long as it may have taken.
+    Read,
     /// There is nothing, or nobody has room.
     Wait,
 }
@@ -100,38 +103,49 @@ impl Feed {
     }
 
     async fn run(mut self) {
-        self.take_up_left_over().await;
-        loop {
-            let mut steps = 0;
-            while let Next::Again = self.step().await {
-                steps += 1;
-                if steps % STEPS_PER_TURN == 0 {
-                    self.save_if_due();
-                    tokio::task::yield_now().await;
-                }
-            }
+        while !self.take_up_left_over().await {
             if self.ends() {
                 return;
             }
-            self.wait().await;
+            // Members may go meanwhile.
+            let _ = tokio::time::timeout(AGAIN_AFTER, self.share.changed.notified()).await;
+        }
+        let mut steps = 0;
+        loop {
+            match self.step().await {
+                Next::Again => {
+                    steps = (steps + 1) % STEPS_PER_TURN;
+                    if steps == 0 {
+                        self.save_if_due();
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Next::Read | Next::Wait if self.ends() => return,
+                Next::Read => {}
+                Next::Wait => self.wait().await,
+            }
         }
     }
 
-    /// What an earlier feed left is handed out first.
-    async fn take_up_left_over(&mut self) {
-        let spots = self.share.state.lock().left_over.clone();
+    /// What an earlier feed left is handed out first. False: the disk did not answer, and some of it is still to be read.
+    async fn take_up_left_over(&mut self) -> bool {
+        let mut unread = VecDeque::from(self.share.state.lock().left_over.clone());
         let mut items = Vec::new();
-        for spot in spots {
-            match reload(&self.core, spot).await {
+        while let Some(spot) = unread.front() {
+            match reload(&self.core, *spot).await {
                 Ok(item) => items.extend(item),
                 Err(error) => {
-                    warn!(share = &*self.share.key.name, err = %error, "a record cannot be read again");
+                    warn!(share = &*self.share.key.name, err = %error, "a record cannot be read; trying again");
+                    break;
                 }
             }
+            unread.pop_front();
         }
+        let is_done = unread.is_empty();
         let mut state = self.share.state.lock();
-        state.left_over = Vec::new();
+        state.left_over = unread.into();
         state.roster.give_back(items);
+        is_done
     }
 
     async fn step(&mut self) -> Next {
@@ -155,7 +169,10 @@ impl Feed {
                 self.backlog = VecDeque::new();
                 self.share.state.lock().has_caught_up();
             }
-            CatchUp::Wait(disk) => disk.await,
+            CatchUp::Wait(disk) => {
+                disk.await;
+                return Next::Read;
+            }
         }
         Next::Again
     }

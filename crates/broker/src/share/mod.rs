@@ -39,6 +39,7 @@ use crate::delivery::Delivery;
 use crate::node::{CoreEvent, SessionKey};
 use crate::routing::Filter;
 use crate::rows::{Place, RowWrite};
+use crate::subscriber::is_gone;
 
 pub use roster::Strategy;
 pub use taken::Taken;
@@ -385,17 +386,19 @@ impl Core {
     }
 }
 
-/// What a share's unread records need to be read again.
+/// Reads a record again. `None`: it was trimmed, dropped or damaged meanwhile; an error may pass.
 async fn reload(core: &Core, spot: Spot) -> Result<Option<roster::Item>, Error> {
+    match read_again(core, spot).await {
+        Err(error) if is_gone(error.kind()) => Ok(None),
+        other => other,
+    }
+}
+
+async fn read_again(core: &Core, spot: Spot) -> Result<Option<roster::Item>, Error> {
     use crate::broker::Broker;
     let Some(topic) = core.topic_of_shard(spot.shard).await? else { return Ok(None) };
-    let batches = core.read(spot.shard, spot.base, 1).await;
-    let found = match batches {
-        Ok(batches) => batches.into_iter().find(|batch| batch.base == spot.base),
-        // Trimmed or dropped meanwhile.
-        Err(error) if error.kind() != model::ErrorKind::Unavailable => None,
-        Err(error) => return Err(error),
-    };
+    let batches = core.read(spot.shard, spot.base, 1).await?;
+    let found = batches.into_iter().find(|batch| batch.base == spot.base);
     Ok(found.map(|stored| {
         let batch = Arc::new(crate::delivery::Batch::committed(topic, spot.shard, stored));
         roster::Item { batch, index: spot.index }
