@@ -556,9 +556,8 @@ mod tests {
             owned in any::<bool>(),
             keep in prop_oneof![Just(Keep::Forever), (0..u64::MAX).prop_map(Keep::For)],
             (wall_ms, start, up_ms) in any::<(i64, u64, i64)>(),
-            taken in proptest::collection::vec(any::<u8>(), 0..30),
-            own_rows in proptest::collection::vec(any::<u8>(), 0..12),
-            state in proptest::collection::vec(any::<u8>(), 0..30),
+            [taken, own_rows, state] in
+                [0..30_usize, 0..12, 0..30].map(|len| proptest::collection::vec(any::<u8>(), len)),
         ) {
             let since = Moment { wall_ms, start, up_ms };
             let row = Row { owned, keep, since, own_rows: own_rows.into(), state: state.into() };

@@ -123,7 +123,8 @@ impl TestNode {
         let core = Core::new(Arc::clone(&shared), 0);
         let others: Vec<_> = (1..cores).map(|id| Core::new(Arc::clone(&shared), id)).collect();
         let mut tasks = vec![following];
-        for running in others.iter().chain([&core]).cloned() {
+        for core in others.iter().chain([&core]) {
+            let running = core.clone();
             tasks.push(tokio::task::spawn_local(async move { running.run().await }));
         }
         core.recover().await.expect("what is stored can be read");
