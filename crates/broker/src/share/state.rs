@@ -239,6 +239,11 @@ mod tests {
         ]
     }
 
+    /// Where a member has a record: member, parcel, nth in it.
+    type Place = (u64, u64, usize);
+    /// Index of the entry, and of the record in its batch.
+    type Record = (u64, u32);
+
     proptest! {
         /// What would be stored is, after each step, what was read and is not settled: nothing is missing, nothing there twice.
         #[test]
@@ -248,9 +253,8 @@ mod tests {
             let topic = topic();
             let mut state = State { cursor: Some(Cursor::default()), ..State::default() };
             let mut members: Vec<u64> = Vec::new();
-            let mut unsettled: BTreeSet<(u64, u32)> = BTreeSet::new();
-            // What members have: (member, parcel, nth) and the record.
-            let mut held: Vec<((u64, u64, usize), (u64, u32))> = Vec::new();
+            let mut unsettled: BTreeSet<Record> = BTreeSet::new();
+            let mut held: Vec<(Place, Record)> = Vec::new();
             for (next, action) in (1..).zip(actions) {
                 match action {
                     Action::Join { credit } => {
