@@ -131,7 +131,7 @@ impl Broker for Core {
     }
 
     fn forget_shares(&self, tenant: &TenantId, client: &str) {
-        share::forget(self, tenant, client);
+        share::forget(self, &(tenant.clone(), client.into()));
     }
 
     fn rows(&self) -> Rows {

@@ -260,7 +260,7 @@ impl Owner {
         writer.given_up.set(true);
         let state = if keep == Keep::For(0) { None } else { state };
         if state.is_none() {
-            share::forget(&writer.core, &writer.key.0, &writer.key.1);
+            share::forget(&writer.core, &writer.key);
         }
         if state.is_none() && !writer.has_row.get() {
             writer.give_up_ownership();
@@ -424,7 +424,7 @@ pub(crate) async fn expire(core: &Core, key: &SessionKey) -> Result<bool, Error>
     // Refused: the client was here meanwhile.
     let is_ended = matches!(outcome, RowsOutcome::Done { .. });
     if is_ended {
-        share::forget(core, &key.0, &key.1);
+        share::forget(core, key);
     }
     Ok(is_ended)
 }

@@ -18,6 +18,7 @@
 //! that a session took for good ([`Receipt::take`]).
 
 mod feed;
+mod lasting;
 mod roster;
 mod state;
 mod stored;
@@ -44,6 +45,7 @@ use crate::subscriber::is_gone;
 pub use roster::Strategy;
 pub use taken::Taken;
 
+use lasting::LastingIndex;
 use roster::Assigned;
 use state::State;
 use stored::{Spot, Stored};
@@ -182,6 +184,8 @@ impl Drop for ShareMember {
 pub(crate) struct Shares {
     by_key: Mutex<AHashMap<ShareKey, Arc<Share>>>,
     numbers: AtomicU64,
+    /// Whom they wait for.
+    lasting: LastingIndex,
     /// What sessions took of them.
     pub(crate) taken: Arc<TakenIndex>,
 }
@@ -216,10 +220,6 @@ impl Shares {
         }
     }
 
-    fn all(&self) -> Vec<Arc<Share>> {
-        self.by_key.lock().values().cloned().collect()
-    }
-
     /// Takes up a share that waits for its sessions, at the start. Rows that cannot be read are passed over.
     pub(crate) fn restore(&self, key: &[u8], value: Bytes) {
         let Some((key, stored)) = stored::key_of(key).zip(Stored::decode(value)) else {
@@ -228,7 +228,9 @@ impl Shares {
         };
         let share = self.open(&key);
         let mut state = share.state.lock();
-        state.lasting = stored.lasting.into_iter().collect();
+        for client in &stored.lasting {
+            self.lasting.add(&share, &mut state, client);
+        }
         state.cursor = Some(stored.cursor);
         state.left_over = stored.left_over;
         state.has_row = true;
@@ -267,10 +269,10 @@ impl Share {
     }
 
     /// The share does not wait for a session any more.
-    fn forget(self: &Arc<Self>, core: &Core, client: &str) {
+    fn forget(self: &Arc<Self>, core: &Core, client: &Arc<str>) {
         let is_orphan = {
             let mut state = self.state.lock();
-            if !state.lasting.remove(client) {
+            if !core.shared().shares.lasting.remove(self, &mut state, client) {
                 return;
             }
             drop(self.store(core, &mut state));
@@ -335,7 +337,7 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
             }
             state.roster.add(id, core.id(), join.credit);
             state.clients.insert(id, Arc::clone(&join.client));
-            let is_new = join.lasts && state.lasting.insert(Arc::clone(&join.client));
+            let is_new = join.lasts && shares.lasting.add(&share, &mut state, &join.client);
             if state.cursor.is_none() {
                 state.cursor = Some(present.clone());
             }
@@ -351,11 +353,9 @@ pub(crate) fn join(core: &Core, join: ShareJoin, sink: Rc<dyn Sink>) -> ShareMem
 }
 
 /// A session is over: no share waits for it.
-pub(crate) fn forget(core: &Core, tenant: &TenantId, client: &str) {
-    for share in core.shared().shares.all() {
-        if share.key.tenant == *tenant {
-            share.forget(core, client);
-        }
+pub(crate) fn forget(core: &Core, session: &SessionKey) {
+    for share in core.shared().shares.lasting.of(session) {
+        share.forget(core, &session.1);
     }
 }
 
