@@ -173,8 +173,8 @@ impl Shared {
             JournalState::Open if self.node.groups().iter().any(Group::has_failed) => {
                 Some("a group has stopped; the log says why")
             }
-            JournalState::Open => None,
-            JournalState::Full => Some("the disk is full"),
+            JournalState::Open if !self.node.is_space_low() => None,
+            JournalState::Open | JournalState::Full => Some("the disk is full"),
             JournalState::Sealed => Some("a write or a sync of the journal failed; restart the broker"),
         }
     }

@@ -258,6 +258,10 @@ pub(crate) fn submit(
     let id = ScheduleId { due_ms, number: core.shared().random() };
     let rows = core.rows_handle();
     let group = rows.group_of(&id.place()).map_err(|error| error.kind())?;
+    // It waits in a row, and is no smaller for that.
+    if core.shared().node.is_space_low() {
+        return Err(ErrorKind::StorageFull);
+    }
     let put = RowWrite::Put { key: id.key(PREFIX), value: encode(tenant, message, author) };
     let writes = message.rows.iter().cloned().chain(std::iter::once(put)).collect();
     let written = rows.submit(&id.place(), Vec::new(), writes);

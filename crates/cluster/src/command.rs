@@ -64,6 +64,11 @@ impl Command {
         appends + self.rows.as_ref().map_or(0, |rows| rows_size(&rows.operations)) + 64
     }
 
+    /// Whether it brings records: what is refused first when the disk runs full.
+    pub(crate) fn has_records(&self) -> bool {
+        !self.appends.is_empty()
+    }
+
     fn encode(&self, head: &mut BytesMut, bodies: &mut Vec<Bytes>) {
         head.put_u16(self.appends.len() as u16);
         for append in &self.appends {

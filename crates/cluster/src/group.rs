@@ -13,6 +13,7 @@ use storage::kv::Kv;
 use tokio::sync::Notify;
 
 use crate::command::{Command, Reply, decode_replies, encode_bundle};
+use crate::space::Space;
 
 /// Entries that are proposed and not yet applied. Two keep the journal busy (one syncs, one fills); more would only
 /// make the bundles smaller.
@@ -37,7 +38,8 @@ pub enum SubmitError {
     /// The queue is full: try again later. Nothing was done.
     #[error("the group's queue is full")]
     Busy,
-    /// The disk has no space: try again when it has. Nothing was done.
+    /// The disk has no space, or so little that it is kept for commands without records, which may make some: try again
+    /// when it has. Nothing was done.
     #[error("the disk is full")]
     DiskFull,
     /// The command can never fit into one entry. Nothing was done.
@@ -62,6 +64,7 @@ struct Inner {
     id: GroupId,
     log: Arc<dyn Log>,
     kv: Arc<dyn Kv>,
+    space: Arc<Space>,
     /// Bound of a bundle: an entry must fit into the journal's segments.
     bundle_bytes_max: usize,
     queue: Mutex<Queue>,
@@ -80,17 +83,28 @@ struct Queue {
 
 impl Group {
     /// `entry_bytes_max`: the largest entry that the journal takes.
-    pub(crate) fn new(id: GroupId, log: Arc<dyn Log>, kv: Arc<dyn Kv>, entry_bytes_max: usize) -> Self {
+    pub(crate) fn new(
+        id: GroupId,
+        (log, kv): (Arc<dyn Log>, Arc<dyn Kv>),
+        space: Arc<Space>,
+        entry_bytes_max: usize,
+    ) -> Self {
         let inner = Inner {
             id,
             log,
             kv,
-            bundle_bytes_max: BUNDLE_BYTES_MAX.min(entry_bytes_max / 4 * 3),
+            space,
+            bundle_bytes_max: bundle_bytes_max(entry_bytes_max),
             queue: Mutex::new(Queue::default()),
             wake: Notify::new(),
             failed: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Bytes of one group's bundles that may be on their way to a journal which takes entries of this size.
+    pub(crate) fn in_flight_bytes_max(entry_bytes_max: usize) -> usize {
+        ENTRIES_IN_FLIGHT * bundle_bytes_max(entry_bytes_max)
     }
 
     /// Its number.
@@ -168,10 +182,27 @@ impl Group {
         waiting.into_iter().for_each(|(_, done)| done(Err(error)));
     }
 
+    /// Refuses what is queued and brings records. What brings none keeps its place.
+    fn refuse_records(&self) {
+        let refused = {
+            let mut queue = self.inner.queue.lock();
+            if !queue.waiting.iter().any(|(command, _)| command.has_records()) {
+                return;
+            }
+            let waiting = std::mem::take(&mut queue.waiting);
+            let (refused, kept): (VecDeque<_>, _) =
+                waiting.into_iter().partition(|(command, _)| command.has_records());
+            queue.waiting = kept;
+            queue.bytes = queue.waiting.iter().map(|(command, _)| command.size()).sum();
+            refused
+        };
+        refused.into_iter().for_each(|(_, done)| done(Err(SubmitError::DiskFull)));
+    }
+
     /// Proposes what is queued, as few and as large entries as the journal's pace allows, until the group is closed.
     pub(crate) async fn run(self, handle: GroupHandle) {
         loop {
-            while let Some(bundle) = self.next_bundle() {
+            while let Some(bundle) = self.next_affordable() {
                 self.propose(&handle, bundle);
             }
             let is_done = {
@@ -218,6 +249,15 @@ impl Group {
         handle.propose_then(payload, Box::new(decided));
     }
 
+    /// What the next entry carries, after what the disk has no space for was refused.
+    fn next_affordable(&self) -> Option<Bundle> {
+        self.inner.space.look_if_due();
+        if self.inner.space.is_low() {
+            self.refuse_records();
+        }
+        self.next_bundle()
+    }
+
     /// What the next entry carries, if there is something and one more entry may be in flight.
     fn next_bundle(&self) -> Option<Bundle> {
         let mut queue = self.inner.queue.lock();
@@ -245,8 +285,13 @@ impl Group {
             return None;
         }
         queue.in_flight += 1;
+        self.inner.space.count(bytes);
         Some(bundle)
     }
+}
+
+fn bundle_bytes_max(entry_bytes_max: usize) -> usize {
+    BUNDLE_BYTES_MAX.min(entry_bytes_max / 4 * 3)
 }
 
 struct Bundle {

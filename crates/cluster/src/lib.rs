@@ -12,6 +12,7 @@ mod janitor;
 mod machine;
 mod node;
 mod rebuild;
+mod space;
 
 pub use command::{AppendCommand, Command, Reply};
 pub use group::{Completion, Group, SubmitError};

@@ -22,6 +22,7 @@ use crate::identity::{self, StoredIdentity};
 use crate::janitor::{Janitor, Watched};
 use crate::machine::{DataMachine, Flushed, Observer};
 use crate::rebuild;
+use crate::space::Space;
 
 /// Ends when its group is closed and everything taken is answered; without it nothing is acknowledged any more.
 const BUNDLER: TaskKind =
@@ -157,6 +158,7 @@ pub struct Node {
     meta: Arc<ReplicatedMeta>,
     groups: Vec<Group>,
     journal: Arc<Journal>,
+    space: Arc<Space>,
     consensus: Groups,
     janitor: Janitor,
     runs: Mutex<Vec<TaskHandle>>,
@@ -201,11 +203,15 @@ impl Node {
         let meta = ReplicatedMeta::open(&consensus, found, rows, &outside.tasks).await;
         let meta = meta.map_err(|source| OpenError::Meta { source: Box::new(source) })?;
         janitor.watch_meta(meta.group().clone());
+        let in_flight =
+            Group::in_flight_bytes_max(journal.append_bytes_max()) * identity.data_groups as usize;
+        let space = Arc::new(Space::new(Arc::clone(&journal), in_flight));
         let mut node = Node {
             identity,
             meta: Arc::new(meta),
             groups: Vec::new(),
             journal,
+            space,
             consensus,
             janitor,
             runs: Mutex::default(),
@@ -245,7 +251,7 @@ impl Node {
             flushed,
             handle: handle.clone(),
         });
-        let group = Group::new(id, log, kv, self.journal.append_bytes_max());
+        let group = Group::new(id, (log, kv), Arc::clone(&self.space), self.journal.append_bytes_max());
         let run = group.clone().run(handle);
         self.runs.lock().push(outside.tasks.spawn(BUNDLER, format!("group {id}"), run));
         self.groups.push(group);
@@ -286,6 +292,16 @@ impl Node {
         self.journal.state()
     }
 
+    /// Whether the disk is so nearly full that records are refused. Commands without records are still taken.
+    pub fn is_space_low(&self) -> bool {
+        self.space.is_low()
+    }
+
+    /// Resolves when [`is_space_low`](Node::is_space_low): whatever makes space should be done now.
+    pub async fn space_low(&self) {
+        self.space.low().await;
+    }
+
     /// Bytes that the journal takes on disk.
     pub fn journal_bytes(&self) -> u64 {
         self.journal.disk_bytes()
@@ -300,11 +316,15 @@ impl Node {
     /// of its own. Errors are logged; nothing is lost by one, the next round tries again.
     pub fn keep_house(&self) {
         self.janitor.round();
+        self.space.look();
     }
 
-    /// Resolves when there may be something to tidy.
+    /// Resolves when there may be something to tidy: a segment was sealed, or space is low.
     pub async fn housekeeping_due(&self) {
-        self.janitor.due().await;
+        tokio::select! {
+            () = self.janitor.due() => {}
+            () = self.space.still_low() => {}
+        }
     }
 
     /// Stops taking commands, answers what was taken, stops the groups. On the consensus thread.

@@ -251,6 +251,18 @@ impl Journal {
         self.shared.table.bytes() + self.shared.spares.bytes()
     }
 
+    /// How many segments log entries can still begin before the disk is full, as it is now: asks the file system.
+    ///
+    /// Errors: `Io`.
+    pub fn segments_left(&self) -> Result<u64, JournalError> {
+        self.shared.spares.left()
+    }
+
+    /// The size of a segment, bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.shared.config.segment_bytes.into()
+    }
+
     /// Whether it takes appends.
     pub fn state(&self) -> JournalState {
         match self.shared.state.load(Ordering::Acquire) {

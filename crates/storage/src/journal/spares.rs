@@ -119,13 +119,22 @@ impl Spares {
         Ok(self.possible()? >= RESERVE as u64)
     }
 
+    /// How many segments log entries can still begin.
+    pub(crate) fn left(&self) -> Result<u64, JournalError> {
+        Ok(self.measure()?.saturating_sub(RESERVE as u64))
+    }
+
     /// How many spares there are or could be made. Asks for more, as this is called when one is needed.
     fn possible(&self) -> Result<u64, JournalError> {
-        let free = self.disk.free_bytes(&self.dir).map_err(io_error("measure", &self.dir))?;
-        let mut pool = self.pool.lock();
-        pool.stuck = false;
+        let possible = self.measure()?;
+        self.pool.lock().stuck = false;
         self.wake.notify_one();
-        Ok(pool.ready.len() as u64 + free / u64::from(self.config.segment_bytes))
+        Ok(possible)
+    }
+
+    fn measure(&self) -> Result<u64, JournalError> {
+        let free = self.disk.free_bytes(&self.dir).map_err(io_error("measure", &self.dir))?;
+        Ok(self.ready() as u64 + free / u64::from(self.config.segment_bytes))
     }
 
     /// Puts back what was taken and not used.
