@@ -180,29 +180,25 @@ impl Access {
     /// # Errors
     /// Why not.
     pub async fn admit(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
-        let shared = &self.shared;
-        let tenant = credentials.tenant.as_str();
-        let view = shared.tables.view(tenant);
-        if !view.whole {
-            return Err(Refusal::Unavailable);
-        }
-        shared.check_bans(&principal(credentials, Identity::default()))?;
-        let loopback = credentials.listener.loopback && shared.policy.anonymous_on_loopback;
-        if credentials.is_anonymous() {
-            return self.admit_anonymous(credentials);
-        }
-        if credentials.password.as_ref().is_some_and(|password| password.expose().len() > PASSWORD_LEN_MAX) {
-            return Err(Refusal::BadCredentials);
-        }
-        match shared.chain.authenticate(credentials).await {
-            Ok(Outcome::Allow(identity)) => self.grant(credentials, identity),
-            Ok(Outcome::Deny) => Err(Refusal::BadCredentials),
-            // A certificate that nobody reads claims nothing.
-            Ok(Outcome::NotMine) if loopback && (shared.is_open(&view) || credentials.claims_nobody()) => {
-                self.anonymous(credentials)
+        self.shared.check_whole(&credentials.tenant)?;
+        self.shared.check_bans(&principal(credentials, Identity::default()))?;
+        Grant::new(self.shared.clone(), self.prove(credentials).await?)
+    }
+
+    /// Who it is that wants to administer, for one request. The same for operators as [`Access::admit`], but for bans: only those of
+    /// users count, after the proof, and none counts for a superuser, who has to be able to take each of them back.
+    /// [`Authorizer::decide`] says whether it may.
+    ///
+    /// # Errors
+    /// Why it is nobody.
+    pub async fn admit_operator(&self, credentials: &Credentials) -> Result<Principal, Refusal> {
+        self.shared.check_whole(&credentials.tenant)?;
+        let principal = self.prove(credentials).await?;
+        match &principal.user {
+            Some(user) if !principal.identity.superuser && self.shared.bans_user(&principal.tenant, user) => {
+                Err(Refusal::Banned)
             }
-            Ok(Outcome::NotMine) => Err(self.refusal(&credentials.tenant, false)),
-            Err(_) => Err(Refusal::Unavailable),
+            _ => Ok(principal),
         }
     }
 
@@ -211,10 +207,7 @@ impl Access {
     /// # Errors
     /// Why not.
     pub fn admit_anonymous(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
-        match credentials.listener.loopback && self.shared.policy.anonymous_on_loopback {
-            true => self.anonymous(credentials),
-            false => Err(self.refusal(&credentials.tenant, true)),
-        }
+        Grant::new(self.shared.clone(), self.prove_nothing(credentials)?)
     }
 
     /// Lets a connection in whose client has proved by SCRAM to be a user. `credentials` says the rest; its user and
@@ -225,7 +218,9 @@ impl Access {
     pub fn admit_verified(&self, credentials: &Credentials, verified: &Verified) -> Result<Grant, Refusal> {
         let user = self.shared.tables.user(credentials.tenant.as_str(), verified.user());
         match user {
-            Some(user) if !user.disabled => self.grant(credentials, identity_of(&user)),
+            Some(user) if !user.disabled => {
+                Grant::new(self.shared.clone(), proven(credentials, identity_of(&user))?)
+            }
             _ => Err(Refusal::BadCredentials),
         }
     }
@@ -297,18 +292,36 @@ impl Access {
         &self.shared
     }
 
-    fn anonymous(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
-        let principal = Principal { user: None, ..principal(credentials, Identity::default()) };
-        Grant::new(self.shared.clone(), principal)
-    }
-
-    fn grant(&self, credentials: &Credentials, identity: Identity) -> Result<Grant, Refusal> {
-        let principal = principal(credentials, identity);
-        if principal.user.is_none() {
-            // A proof of nobody in particular proves nothing.
+    /// Who has presented this, whether or not somebody has banned it.
+    async fn prove(&self, credentials: &Credentials) -> Result<Principal, Refusal> {
+        let shared = &self.shared;
+        if credentials.is_anonymous() {
+            return self.prove_nothing(credentials);
+        }
+        if credentials.password.as_ref().is_some_and(|password| password.expose().len() > PASSWORD_LEN_MAX) {
             return Err(Refusal::BadCredentials);
         }
-        Grant::new(self.shared.clone(), principal)
+        // Before it waits for the chain: a user who is created meanwhile opens nothing.
+        let is_open = shared.is_open(&shared.tables.view(credentials.tenant.as_str()));
+        match shared.chain.authenticate(credentials).await {
+            Ok(Outcome::Allow(identity)) => proven(credentials, identity),
+            Ok(Outcome::Deny) => Err(Refusal::BadCredentials),
+            // A certificate that nobody reads claims nothing.
+            Ok(Outcome::NotMine)
+                if shared.takes_anonymous(credentials) && (is_open || credentials.claims_nobody()) =>
+            {
+                Ok(anonymous(credentials))
+            }
+            Ok(Outcome::NotMine) => Err(self.refusal(&credentials.tenant, false)),
+            Err(_) => Err(Refusal::Unavailable),
+        }
+    }
+
+    fn prove_nothing(&self, credentials: &Credentials) -> Result<Principal, Refusal> {
+        match self.shared.takes_anonymous(credentials) {
+            true => Ok(anonymous(credentials)),
+            false => Err(self.refusal(&credentials.tenant, true)),
+        }
     }
 
     fn refusal(&self, tenant: &TenantId, anonymous: bool) -> Refusal {
@@ -360,10 +373,33 @@ impl Shared {
         if self.tables.keeps_out(suspect, self.now_ms()) { Err(Refusal::Banned) } else { Ok(()) }
     }
 
+    fn bans_user(&self, tenant: &TenantId, user: &str) -> bool {
+        self.tables.keeps_user_out(tenant.as_str(), user, self.now_ms())
+    }
+
+    fn check_whole(&self, tenant: &TenantId) -> Result<(), Refusal> {
+        if self.tables.view(tenant.as_str()).whole { Ok(()) } else { Err(Refusal::Unavailable) }
+    }
+
+    fn takes_anonymous(&self, credentials: &Credentials) -> bool {
+        credentials.listener.loopback && self.policy.anonymous_on_loopback
+    }
+
     /// Whether nobody has set up anything for the tenant.
     pub(crate) fn is_open(&self, view: &TenantView) -> bool {
         view.untouched && !self.chain.asks_others
     }
+}
+
+/// A client that has proved nothing, whatever it claims.
+fn anonymous(credentials: &Credentials) -> Principal {
+    Principal { user: None, ..principal(credentials, Identity::default()) }
+}
+
+/// A client that has proved something: a proof of nobody in particular proves nothing.
+fn proven(credentials: &Credentials, identity: Identity) -> Result<Principal, Refusal> {
+    let principal = principal(credentials, identity);
+    if principal.user.is_none() { Err(Refusal::BadCredentials) } else { Ok(principal) }
 }
 
 /// The principal of a claim that has become an identity.

@@ -14,7 +14,8 @@ use crate::principal::Principal;
 /// # Deny wins
 ///
 /// If a deny rule matches, the answer is [`Decision::Deny`], whatever else matches, also for a superuser. Otherwise it is
-/// [`Decision::Allow`] if an allow rule matches, and the default of `Policy` if none does.
+/// [`Decision::Allow`] if an allow rule matches, and the default of `Policy` if none does. The one exception: no rule takes the cluster's
+/// administration from a superuser, so that whatever was stored by mistake can be taken back.
 ///
 /// # Filters
 ///
@@ -108,6 +109,12 @@ impl<'a> Request<'a> {
         below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             && self.object == Object::Topic
             && matches!(self.action, Action::Publish | Action::Create)
+    }
+
+    /// Whether it is the administration of the cluster.
+    #[inline]
+    pub(crate) fn is_to_administer(&self) -> bool {
+        self.action == Action::Administer && self.object == Object::Cluster
     }
 
     /// An action on a topic or subject.

@@ -55,10 +55,16 @@ impl Bans {
 
     /// Whether somebody is kept out now.
     pub(crate) fn keeps_out(&self, suspect: Suspect<'_>, now_ms: i64) -> bool {
-        [None, Some(suspect.tenant.to_owned())]
-            .iter()
-            .filter_map(|tenant| self.lists.get(tenant))
-            .any(|list| list.keeps_out(suspect, now_ms))
+        self.lists_of(suspect.tenant).any(|list| list.keeps_out(suspect, now_ms))
+    }
+
+    /// Whether a user is kept out now, by its name.
+    pub(crate) fn keeps_user_out(&self, tenant: &str, user: &str, now_ms: i64) -> bool {
+        self.lists_of(tenant).any(|list| list.keeps_user_out(user, |until| holds(*until, now_ms)))
+    }
+
+    fn lists_of(&self, tenant: &str) -> impl Iterator<Item = &List> {
+        [None, Some(tenant.to_owned())].into_iter().filter_map(|tenant| self.lists.get(&tenant))
     }
 }
 
@@ -78,16 +84,22 @@ impl List {
     }
 
     fn keeps_out(&self, suspect: Suspect<'_>, now_ms: i64) -> bool {
-        let holds = |until: &Option<i64>| until.is_none_or(|until| now_ms < until);
-        let user = suspect.user.unwrap_or_default();
+        let holds = |until: &Option<i64>| holds(*until, now_ms);
         let address = suspect.peer.to_canonical();
         self.clients.get(suspect.client_id).is_some_and(holds)
-            || self.users.get(user).is_some_and(holds)
             || self.addresses.get(&address).is_some_and(holds)
             || self.networks.iter().any(|(network, until)| network.contains(address) && holds(until))
             || globs(&self.client_patterns, suspect.client_id, holds)
-            || suspect.user.is_some_and(|user| globs(&self.user_patterns, user, holds))
+            || suspect.user.is_some_and(|user| self.keeps_user_out(user, holds))
     }
+
+    fn keeps_user_out(&self, user: &str, holds: impl Fn(&Option<i64>) -> bool) -> bool {
+        self.users.get(user).is_some_and(&holds) || globs(&self.user_patterns, user, holds)
+    }
+}
+
+fn holds(until_ms: Option<i64>, now_ms: i64) -> bool {
+    until_ms.is_none_or(|until_ms| now_ms < until_ms)
 }
 
 fn globs(patterns: &[(String, Option<i64>)], text: &str, holds: impl Fn(&Option<i64>) -> bool) -> bool {

@@ -12,6 +12,7 @@ mod author;
 mod authorizer;
 mod bans;
 mod chain;
+mod changed_user;
 mod credentials;
 mod first_user;
 mod flapping;
@@ -36,6 +37,7 @@ pub use authenticator::{AuthenticateError, AuthenticateFuture, Authenticator, Ou
 pub use author::Author;
 pub use authorizer::{Action, Authorizer, Decision, Object, Request};
 pub use chain::Link;
+pub use changed_user::{ChangeUserError, change_user};
 pub use credentials::{Credentials, Listener, NEW_PASSWORD_BYTES, Secret};
 pub use first_user::{FirstUser, FirstUserError, create_first_user};
 pub use flapping::{Flapping, FlappingLimits, store_ban};

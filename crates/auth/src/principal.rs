@@ -29,7 +29,7 @@ pub struct Principal {
 pub struct Identity {
     /// The user; it may be another one than was claimed (a token's subject, a certificate's name). `None`: the claimed.
     pub user: Option<Arc<str>>,
-    /// Whether everything is allowed that no rule denies.
+    /// Whether everything is allowed that no rule denies, and the cluster's administration whatever rules say.
     pub superuser: bool,
     /// Groups that permissions may name.
     pub groups: Vec<Arc<str>>,

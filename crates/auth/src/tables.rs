@@ -90,6 +90,10 @@ impl Tables {
         self.state.read().bans.keeps_out(suspect, now_ms)
     }
 
+    pub(crate) fn keeps_user_out(&self, tenant: &str, user: &str, now_ms: i64) -> bool {
+        self.state.read().bans.keeps_user_out(tenant, user, now_ms)
+    }
+
     /// Takes what the Meta Service says. If some of it cannot be understood, everything is refused from now on, until news that
     /// are whole can be.
     pub(crate) fn take(&self, news: &News) -> Result<(), ResourceError> {

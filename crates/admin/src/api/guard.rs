@@ -2,12 +2,12 @@
 //!
 //! The listener's own rule is that of every other (`auth::Access`): a client that presents nothing comes in through a loopback
 //! bind only, and may do everything only until a user or a permission exists. Whoever comes in needs the right to administer
-//! the cluster, as superusers have it.
+//! the cluster, as superusers have it, whatever rules and bans say: what was stored by mistake can be taken back.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use auth::{Action, Credentials, Object, Refusal, Request, Secret};
+use auth::{Action, Authorizer as _, Credentials, Object, Refusal, Request, Secret};
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -41,23 +41,27 @@ impl Operator {
             client_id: "".into(),
             user,
             password,
-            // Bans of addresses are for clients; an operator must be able to take them back.
+            // Bans of clients and addresses do not concern operators.
             peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             certificate: None,
         };
-        let grant = api.access.admit(&credentials).await.map_err(|refusal| match refusal {
+        let admitted = api.access.admit_operator(&credentials).await;
+        let operator = admitted.map_err(|refusal| match refusal {
             Refusal::Unavailable => Problem::new(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
             Refusal::NoUsers => refused(
                 "there is no user yet, and nobody may ask here without one: set auth.first_user and restart",
             ),
-            Refusal::Banned | Refusal::BadCredentials | Refusal::AnonymousNotAllowed | Refusal::Expired => {
+            Refusal::Banned => {
+                let detail = "this user is banned; a superuser can take the ban back";
+                Problem::new(StatusCode::FORBIDDEN, detail)
+            }
+            Refusal::BadCredentials | Refusal::AnonymousNotAllowed | Refusal::Expired => {
                 refused("a user and its password are needed")
             }
         })?;
-        let user = grant.principal().user.clone();
         let administer = Request::new(Action::Administer, "cluster").on(Object::Cluster);
-        match (grant.decide(&administer).is_allowed(), &user) {
-            (true, _) => Ok(Self { user }),
+        match (api.access.decide(&operator, &administer).is_allowed(), &operator.user) {
+            (true, user) => Ok(Self { user: user.clone() }),
             (false, None) => Err(refused("a user and its password are needed")),
             (false, Some(_)) => {
                 Err(Problem::new(StatusCode::FORBIDDEN, "this user may not administer the broker"))

@@ -326,6 +326,61 @@ async fn users_come_change_and_go_and_no_password_comes_out() {
     root.ask("PATCH", "/users/al%2Fice", "{}").await.is_problem(404, None);
 }
 
+/// One call of an operator closed the API to everybody, for good.
+#[tokio::test]
+async fn no_call_takes_the_api_from_its_last_operator() {
+    let root = serve_root().await;
+    assert_eq!(root.post("/users", json!({"name": "u", "password": "x"})).await.status, 201);
+    for (method, body) in
+        [("PATCH", r#"{"superuser": false}"#), ("PATCH", r#"{"disabled": true}"#), ("DELETE", "")]
+    {
+        let refused = root.ask(method, "/users/root", body).await;
+        refused.is_problem(409, None);
+        assert!(refused.body.contains("create another superuser with a password first"), "{}", refused.body);
+    }
+    for (id, who) in [
+        ("user", json!({"user": "root"})),
+        ("users", json!({"user_pattern": "*"})),
+        ("clients", json!({"client_pattern": "*"})),
+        ("network", json!({"network": "0.0.0.0/0"})),
+    ] {
+        assert_eq!(root.post("/bans", json!({"id": id, "who": who})).await.status, 201, "{id}");
+        assert_eq!(root.get("/users").await.status, 200, "{id}");
+    }
+    let deny =
+        json!({"id": "d", "who": "everyone", "effect": "deny", "object": "cluster", "patterns": ["#"]});
+    assert_eq!(root.post("/permissions", deny).await.status, 201);
+    assert_eq!(root.get("/users").await.status, 200);
+    // With somebody else who can, it may go.
+    let second = json!({"name": "second", "password": "s3cret", "superuser": true});
+    assert_eq!(root.post("/users", second).await.status, 201);
+    root.with("If-Match", "\"99\"").ask("DELETE", "/users/root", "").await.is_problem(412, None);
+    assert_eq!(root.ask("DELETE", "/users/root", "").await.status, 204);
+    let second = root.user("second", "s3cret");
+    second.ask("PATCH", "/users/second", r#"{"disabled": true}"#).await.is_problem(409, None);
+    assert_eq!(second.ask("PATCH", "/users/second", r#"{"password": "other"}"#).await.status, 200);
+    assert_eq!(root.user("second", "other").get("/users").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_ban_of_an_operator_is_named_to_whoever_has_proved_to_be_it() {
+    let root = serve_root().await;
+    assert_eq!(root.post("/users", json!({"name": "ops", "password": "x"})).await.status, 201);
+    let administers = json!({"id": "ops", "who": {"user": "ops"}, "effect": "allow",
+        "rights": ["administer"], "object": "cluster", "patterns": ["cluster"]});
+    assert_eq!(root.post("/permissions", administers).await.status, 201);
+    assert_eq!(root.post("/bans", json!({"id": "c", "who": {"client_pattern": "*"}})).await.status, 201);
+    let ops = root.user("ops", "x");
+    assert_eq!(ops.get("/users").await.status, 200, "it is no client");
+    assert_eq!(root.post("/bans", json!({"id": "o", "who": {"user_pattern": "o*"}})).await.status, 201);
+    let refused = ops.get("/users").await;
+    refused.is_problem(403, None);
+    assert!(refused.body.contains("banned"), "{}", refused.body);
+    root.user("ops", "wrong").get("/users").await.is_problem(401, None);
+    assert_eq!(root.ask("DELETE", "/bans/o", "").await.status, 204);
+    assert_eq!(ops.get("/users").await.status, 200);
+}
+
 /// Hashed by `mosquitto_passwd`: the password is `geheim 6`.
 const HASH: &str = "$6$qCAl3cR1PB/zq7A+$mvyPWgrDCN3QVhBg3B4tR7gBtM4k4u1uj9ANDet/HtnfltayEKDg7xOxl3aMcsMsZmKye/WDzBU5JFOJy4UF7Q==";
 

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use auth::{NEW_PASSWORD_BYTES, User};
+use auth::{ChangeUserError, NEW_PASSWORD_BYTES, User, change_user};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
-use meta::Expect;
+use axum::response::{IntoResponse as _, Response};
+use meta::{Expect, Known, MetaError};
+use model::Resource as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::body::{Asked, Given, Paging, expected};
+use super::body::{Asked, Given, Paging, answer, expected};
 use super::problem::Problem;
 use super::stored::{self, Shown};
 use super::{Api, By};
@@ -85,19 +86,16 @@ pub(super) async fn change(
     headers: HeaderMap,
     Given(changed): Given<ChangedUser>,
 ) -> Result<Response, Problem> {
-    let expect = expected(&headers)?;
-    let known = stored::find::<User>(&api, &name).await?;
-    if expect.is_some_and(|expect| matches!(expect, Expect::Version(version) if version != known.version)) {
-        return Err(Problem::new(StatusCode::PRECONDITION_FAILED, "it is not of this version (any more)"));
-    }
-    let mut user = known.resource;
+    let known = found(&api, &name, &headers).await?;
+    let mut user = known.resource.clone();
     user.superuser = changed.superuser.unwrap_or(user.superuser);
     user.disabled = changed.disabled.unwrap_or(user.disabled);
     user.groups = changed.groups.unwrap_or(user.groups);
     if let Some(password) = changed.password {
         user = with_password(&api, user, &password).await?;
     }
-    stored::put(&api, &user, Some(Expect::Version(known.version)), false).await
+    let version = store(&api, &known, Some(&user)).await?;
+    Ok(answer(StatusCode::OK, Some(version), &user.shown()))
 }
 
 pub(super) async fn remove(
@@ -105,7 +103,40 @@ pub(super) async fn remove(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    stored::remove::<User>(&api, &name, &headers).await
+    let known = found(&api, &name, &headers).await?;
+    store(&api, &known, None).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// The user of this name, if it is of the version that the request asks for.
+async fn found(api: &Api, name: &str, headers: &HeaderMap) -> Result<Known<User>, Problem> {
+    let expect = expected(headers)?;
+    let known = stored::find::<User>(api, name).await?;
+    match expect {
+        Some(Expect::Version(version)) if version != known.version => Err(other_version()),
+        Some(Expect::Absent) => Err(other_version()),
+        Some(Expect::Version(_) | Expect::Present) | None => Ok(known),
+    }
+}
+
+/// Stores what a user has become, unless it was the last who could use the API. It counts on return.
+async fn store(api: &Api, before: &Known<User>, after: Option<&User>) -> Result<u64, Problem> {
+    let own = before.resource.path();
+    let changed = change_user(&api.resources, before, after).await;
+    let revision = changed.map_err(|error| match error {
+        ChangeUserError::LastSuperuser => Problem::new(
+            StatusCode::CONFLICT,
+            "create another superuser with a password first: without this one, nobody could use this API afterwards",
+        ),
+        ChangeUserError::Store(MetaError::Conflict { key, .. }) if key == own => other_version(),
+        ChangeUserError::Store(error) => Problem::from(error),
+    })?;
+    api.access.caught_up(revision).await;
+    Ok(revision)
+}
+
+fn other_version() -> Problem {
+    Problem::new(StatusCode::PRECONDITION_FAILED, "it is not of this version (any more)")
 }
 
 async fn with_password(api: &Api, user: User, password: &str) -> Result<User, Problem> {

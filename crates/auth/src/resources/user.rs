@@ -31,7 +31,7 @@ pub struct User {
     pub scram_sha_256: Option<StoredKeys>,
     /// What a proof of SCRAM-SHA-512 is compared with.
     pub scram_sha_512: Option<StoredKeys>,
-    /// Whether it may do everything that no rule denies.
+    /// Whether it may do everything that no rule denies, and administer the cluster whatever rules say.
     pub superuser: bool,
     /// Whether it is locked out. Its connections end, too.
     pub disabled: bool,
@@ -76,6 +76,11 @@ impl User {
             disabled: false,
             groups: Vec::new(),
         }
+    }
+
+    /// Whether it can administer with nothing but its name and password, whatever else is stored.
+    pub(crate) fn can_administer(&self) -> bool {
+        self.superuser && !self.disabled && self.password.is_some()
     }
 
     /// The same user with this password.
