@@ -39,7 +39,7 @@ pub use authorizer::{Action, Authorizer, Decision, Object, Request};
 pub use chain::Link;
 pub use changed_user::{ChangeUserError, change_user};
 pub use credentials::{Credentials, Listener, NEW_PASSWORD_BYTES, Secret};
-pub use first_user::{FirstUser, FirstUserError, create_first_user};
+pub use first_user::{FirstUser, FirstUserError, RecoveredUser, create_first_user, recover_user};
 pub use flapping::{Flapping, FlappingLimits, store_ban};
 pub use follow::{Follower, OpenError};
 pub use grant::Grant;

@@ -88,6 +88,15 @@ pub enum StartError {
         #[source]
         source: auth::FirstUserError,
     },
+    /// The user of the settings cannot be made a superuser.
+    #[error("cannot recover the user with the password in {file}")]
+    RecoverUser {
+        /// The file of the settings.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: auth::FirstUserError,
+    },
     /// A provider of access control cannot be used.
     #[error(transparent)]
     Provider(#[from] ProviderError),

@@ -27,7 +27,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use auth::{Auth, FirstUser, Unmatched};
+pub(crate) use auth::{Auth, FirstUser, RecoverUser, Unmatched};
 pub use groups::Groups;
 pub use http::Http;
 pub use inherited::Inherited;
@@ -69,6 +69,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[auth.first_user]`
     pub first_user: FirstUser,
+    /// `[auth.recover_user]`
+    pub recover_user: RecoverUser,
     /// `[auth.jwt]` and the others.
     pub providers: Providers,
     /// `[mqtt]`
@@ -84,7 +86,7 @@ pub struct Config {
 }
 
 /// How many sections there are.
-const SECTIONS: usize = 17;
+const SECTIONS: usize = 18;
 
 impl Config {
     /// The addresses to listen on, by the names that `listeners.json` uses.
@@ -107,6 +109,7 @@ impl Config {
             &self.groups,
             &self.auth,
             &self.first_user,
+            &self.recover_user,
             &self.providers.jwt,
             &self.providers.http,
             &self.providers.redis,
@@ -129,6 +132,7 @@ impl Config {
             &mut self.groups,
             &mut self.auth,
             &mut self.first_user,
+            &mut self.recover_user,
             &mut self.providers.jwt,
             &mut self.providers.http,
             &mut self.providers.redis,
@@ -152,6 +156,7 @@ impl Config {
         self.groups.check(&mut faults);
         self.auth.check(&mut faults);
         self.first_user.check(&mut faults);
+        self.recover_user.check(&mut faults);
         self.providers.check(&self.auth.chain, &mut faults);
         self.mqtt.check(&mut faults);
         self.kafka.check(&mut faults);

@@ -125,3 +125,27 @@ fn a_first_user_without_a_password_keeps_the_broker_from_starting() {
         "{said}"
     );
 }
+
+#[test]
+fn whoever_has_lost_the_password_gives_a_new_one_by_settings() {
+    let secrets = TempDir::new().expect("a temporary directory can be made");
+    let (first, new) = (secrets.path().join("first-password"), secrets.path().join("new-password"));
+    fs::write(&first, "lost").expect("the password can be written");
+    fs::write(&new, "s3cret\n").expect("the password can be written");
+    let settings = first_user(&first)
+        .with("auth.recover_user.name", "root")
+        .with("auth.recover_user.password_file", &new.display().to_string());
+    let mut broker = Broker::start_with(settings);
+    broker.allow("auth.recover_user");
+    let users = |broker: &Broker| ask(broker.listeners().http, ("GET", "/api/v1/users"), ROOT, "").0;
+    assert_eq!(users(&broker), 200);
+    assert!(broker.terminate().success());
+    broker.restart();
+    assert_eq!(users(&broker), 200);
+    let said = broker.said();
+    for part in ["auth.recover_user has made the user a superuser", "auth.recover_user does nothing any more"]
+    {
+        assert_eq!(said.lines().filter(|line| line.contains(part)).count(), 1, "{said}");
+    }
+    assert!(!said.contains("s3cret"), "{said}");
+}

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use auth::{
-    Access, FirstUser, Flapping, FlappingLimits, Follower, Host, Link, Passwords, Policy, create_first_user,
-    store_ban,
+    Access, FirstUser, Flapping, FlappingLimits, Follower, Host, Link, Passwords, Policy, RecoveredUser,
+    create_first_user, recover_user, store_ban,
 };
 use broker::Offload;
 use meta::{MetaStore, Resources};
@@ -56,7 +56,8 @@ pub(super) fn flapping(config: &Config, store: Arc<dyn MetaStore>) -> Option<mqt
     }))
 }
 
-/// Reads users, permissions and bans, after creating the first user if one is wished for and there is none.
+/// Reads users, permissions and bans, after creating the first user if one is wished for and there is none, and recovering one that is
+/// to be recovered.
 pub(super) fn open(config: &Config, store: Arc<dyn MetaStore>, given: Given) -> Result<Opened, StartError> {
     let settings = &config.auth;
     let policy = Policy {
@@ -77,6 +78,7 @@ pub(super) fn open(config: &Config, store: Arc<dyn MetaStore>, given: Given) -> 
             });
         }
         first_user(config, &store, &host.passwords).await?;
+        recovered_user(config, &store, &host.passwords).await?;
         let opened = Access::open(store, chain, policy, host).await;
         let (access, follower) = opened.map_err(StartError::Access)?;
         if !settings.anonymous_on_loopback && access.lets_nobody_in(&TenantId::default()) {
@@ -100,6 +102,30 @@ async fn first_user(
         Ok(FirstUser::Created) => info!(user = settings.name, "the first user was created, a superuser"),
         Ok(FirstUser::NotNeeded) => info!("auth.first_user does nothing, as a user exists"),
         Err(source) => return Err(StartError::FirstUser { file: file.clone(), source }),
+    }
+    Ok(())
+}
+
+/// Makes a user a superuser with a new password, as settings wish.
+async fn recovered_user(
+    config: &Config,
+    store: &Arc<dyn MetaStore>,
+    passwords: &Passwords,
+) -> Result<(), StartError> {
+    let settings = &config.recover_user;
+    let Some(file) = &settings.password_file else { return Ok(()) };
+    let resources = Resources::new(Arc::clone(store));
+    let password = providers::secret_in(file);
+    let user = settings.name.as_str();
+    match recover_user(&resources, passwords, user, password).await {
+        Ok(RecoveredUser::Recovered) => {
+            warn!(
+                user,
+                "auth.recover_user has made the user a superuser with its password; take it away now"
+            );
+        }
+        Ok(RecoveredUser::NotNeeded) => warn!(user, "auth.recover_user does nothing any more; take it away"),
+        Err(source) => return Err(StartError::RecoverUser { file: file.clone(), source }),
     }
     Ok(())
 }

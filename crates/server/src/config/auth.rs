@@ -36,6 +36,17 @@ section! {
     }
 }
 
+section! {
+    /// A user whom a start makes a superuser with a known password, whatever it was before: for operators who have lost theirs. Take
+    /// these settings away afterwards.
+    pub struct RecoverUser ["auth.recover_user"] {
+        /// Its name; it is created if there is none of it. Empty: nobody is recovered.
+        pub name: String,
+        /// A file with its new password, 1 to 1024 bytes; white space at its end is not part of it. Each start reads it, as long as it is named.
+        pub password_file: Option<PathBuf>,
+    }
+}
+
 choice! {
     /// What happens where no permission says anything.
     pub enum Unmatched: "\"deny\" or \"allow\"" {
@@ -64,23 +75,39 @@ impl Default for FirstUser {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "defaults of settings stand where they can be read")]
+impl Default for RecoverUser {
+    fn default() -> RecoverUser {
+        RecoverUser { name: String::new(), password_file: None }
+    }
+}
+
 impl FirstUser {
     pub(crate) fn check(&self, faults: &mut Faults) {
-        match (self.name.is_empty(), &self.password_file) {
-            (true, None) => {}
-            (true, Some(_)) => faults.add(FIRST_USER, "name", "must be given with password_file".to_owned()),
-            (false, None) => faults.add(FIRST_USER, "password_file", "must be given with name".to_owned()),
-            (false, Some(_)) => {
-                let user = ::auth::User::new(TenantId::default(), self.name.as_str());
-                if let Err(ResourceError::Invalid { rule, .. }) = user.validate() {
-                    faults.add(FIRST_USER, "name", rule.to_owned());
-                }
+        check_user("auth.first_user", &self.name, self.password_file.is_some(), faults);
+    }
+}
+
+impl RecoverUser {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        check_user("auth.recover_user", &self.name, self.password_file.is_some(), faults);
+    }
+}
+
+/// A user of the settings has a legal name and a password, or is none.
+fn check_user(section: &'static str, name: &str, has_password: bool, faults: &mut Faults) {
+    match (name.is_empty(), has_password) {
+        (true, false) => {}
+        (true, true) => faults.add(section, "name", "must be given with password_file".to_owned()),
+        (false, false) => faults.add(section, "password_file", "must be given with name".to_owned()),
+        (false, true) => {
+            let user = ::auth::User::new(TenantId::default(), name);
+            if let Err(ResourceError::Invalid { rule, .. }) = user.validate() {
+                faults.add(section, "name", rule.to_owned());
             }
         }
     }
 }
-
-const FIRST_USER: &str = "auth.first_user";
 
 /// Who may stand in `auth.chain`.
 const LINKS: [(&str, bool); 8] = [

@@ -202,6 +202,10 @@ fn rules_between_settings_name_the_setting_to_change() {
             "default: auth.first_user.password_file: must be given with name",
         ),
         (
+            "[auth.recover_user]\nname = \"root\"",
+            "default: auth.recover_user.password_file: must be given with name",
+        ),
+        (
             "[auth.first_user]\npassword_file = \"p\"",
             "default: auth.first_user.name: must be given with password_file",
         ),
