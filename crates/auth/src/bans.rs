@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::resources::{Ban, Banned, Network, glob_matches};
+use crate::resources::{Ban, Banned, Network, glob_matches, holds};
 
 /// All bans, by the key of their resource and by whom they keep out.
 #[derive(Debug, Default)]
@@ -63,6 +63,11 @@ impl Bans {
         self.lists_of(tenant).any(|list| list.keeps_user_out(user, |until| holds(*until, now_ms)))
     }
 
+    /// The keys of those that have ended.
+    pub(crate) fn ended(&self, now_ms: i64) -> impl Iterator<Item = &String> {
+        self.by_key.iter().filter(move |(_, ban)| ban.has_ended(now_ms)).map(|(key, _)| key)
+    }
+
     fn lists_of(&self, tenant: &str) -> impl Iterator<Item = &List> {
         [None, Some(tenant.to_owned())].into_iter().filter_map(|tenant| self.lists.get(&tenant))
     }
@@ -96,10 +101,6 @@ impl List {
     fn keeps_user_out(&self, user: &str, holds: impl Fn(&Option<i64>) -> bool) -> bool {
         self.users.get(user).is_some_and(&holds) || globs(&self.user_patterns, user, holds)
     }
-}
-
-fn holds(until_ms: Option<i64>, now_ms: i64) -> bool {
-    until_ms.is_none_or(|until_ms| now_ms < until_ms)
 }
 
 fn globs(patterns: &[(String, Option<i64>)], text: &str, holds: impl Fn(&Option<i64>) -> bool) -> bool {

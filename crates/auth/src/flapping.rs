@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use meta::{Expect, MetaError, Resources, Transaction};
-use model::{Resource as _, TenantId};
+use model::TenantId;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
@@ -15,8 +14,6 @@ use crate::resources::{Ban, Banned, NAME_LEN_MAX};
 const CLIENTS_MAX: usize = 65_536;
 /// What the ids of these bans begin with.
 const PREFIX: &str = "flapping-";
-/// Bans that have ended and are removed when a new one is made.
-const REMOVED_AT_ONCE: usize = 100;
 
 /// When a client flaps, and what it gets for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +54,7 @@ impl Flapping {
     }
 
     /// A client connects, whether or not it is let in. Answers the ban that it has earned; whoever asks stores it
-    /// ([`store_ban`]).
+    /// ([`store_ban`](crate::store_ban)).
     pub fn note(&self, tenant: &TenantId, client: &str, now_ms: i64) -> Option<Ban> {
         // A longer id cannot be banned.
         if client.len() > NAME_LEN_MAX {
@@ -109,38 +106,12 @@ impl Counts {
     }
 }
 
-/// Stores a ban, in place of an earlier one of its id, and removes others of [`Flapping`] that have ended.
-///
-/// # Errors
-/// Those of the Meta Service.
-pub async fn store_ban(resources: &Resources, ban: &Ban, now_ms: i64) -> Result<(), MetaError> {
-    let tenant = ban.tenant.as_deref().unwrap_or_default();
-    let known = resources.list::<Ban>(&format!("{tenant}/{PREFIX}"), "", REMOVED_AT_ONCE).await?;
-    let mut transaction = Transaction::new().put_resource(ban)?;
-    let over = |until: Option<i64>| until.is_some_and(|until| until <= now_ms);
-    for ended in known.resources.into_iter().filter(|known| over(known.resource.until_ms)) {
-        let path = ended.resource.path();
-        if path != ban.path() {
-            transaction = transaction.check(path.clone(), Expect::Version(ended.version)).delete(path);
-        }
-    }
-    match resources.store().transact(transaction).await {
-        // Somebody else tidied up: the ban alone has no condition.
-        Err(MetaError::Conflict { .. }) => resources.put(ban, None).await.map(|_| ()),
-        done => done.map(|_| ()),
-    }
-}
-
 fn to_millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use meta::MemoryMeta;
-
     use super::*;
 
     const LIMITS: FlappingLimits =
@@ -175,19 +146,5 @@ mod tests {
         assert!((0..10).all(|_| flapping.note(&tenant, "late", 1000).is_none()), "not counted");
         assert!((0..3).all(|_| flapping.note(&tenant, "late", 60_000).is_none()));
         assert!(flapping.note(&tenant, "late", 60_000).is_some());
-    }
-
-    #[tokio::test]
-    async fn a_new_ban_takes_those_away_that_have_ended() {
-        let resources = Resources::new(Arc::new(MemoryMeta::new()));
-        let flapping = Flapping::new(LIMITS);
-        let tenant = TenantId::default();
-        for (client, now_ms) in [("a", 0), ("b", 100_000), ("c", 300_000)] {
-            store_ban(&resources, &flapping.ban(&tenant, client, now_ms), now_ms).await.unwrap();
-        }
-        let known = resources.list::<Ban>("", "", 10).await.unwrap().resources;
-        let mut banned: Vec<_> = known.into_iter().map(|known| known.resource.until_ms).collect();
-        banned.sort();
-        assert_eq!(banned, [Some(400_000), Some(600_000)]);
     }
 }

@@ -7,8 +7,8 @@ mod ban;
 mod permission;
 mod user;
 
-pub(crate) use ban::glob_matches;
 pub use ban::{Ban, Banned, Network};
+pub(crate) use ban::{glob_matches, holds};
 pub use permission::{Permission, Who};
 pub use user::{PasswordText, User};
 

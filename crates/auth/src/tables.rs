@@ -94,6 +94,11 @@ impl Tables {
         self.state.read().bans.keeps_user_out(tenant, user, now_ms)
     }
 
+    /// Keys of bans that have ended, at most so many.
+    pub(crate) fn ended_bans(&self, now_ms: i64, max: usize) -> Vec<String> {
+        self.state.read().bans.ended(now_ms).take(max).cloned().collect()
+    }
+
     /// Takes what the Meta Service says. If some of it cannot be understood, everything is refused from now on, until news that
     /// are whole can be.
     pub(crate) fn take(&self, news: &News) -> Result<(), ResourceError> {

@@ -167,7 +167,7 @@ pub fn start(loaded: Loaded) -> Result<(), StartError> {
         certificates: &certificates,
         listening: &listening,
         door: Door::new(config.limits.max_connections, Arc::clone(&pressure), Instant::now()),
-        connects: access::flapping(&config, consensus.node().meta()),
+        connects: access::flapping(&config, consensus.node().meta(), &access),
     };
     let (cores, fronts) = cores::start(ingredients, follower, core_sockets, &shutdown)?;
     let bound = http_socket.local_addr().map_err(StartError::system("see where HTTP listens"))?.ip();

@@ -18,6 +18,12 @@ pub(crate) trait Shown: Resource {
 
     /// What operators see of it: never a secret.
     fn shown(&self) -> Value;
+
+    /// Whether it has ended by itself, and is as if it were not there.
+    fn has_ended(&self, now_ms: i64) -> bool {
+        let _ = now_ms;
+        false
+    }
 }
 
 /// A page: `{"users": [...], "next": "name" or null}`.
@@ -25,7 +31,9 @@ pub(crate) async fn list<R: Shown>(api: &Api, paging: &Paging) -> Result<Respons
     let prefix = api.key("");
     let after = if paging.after.is_empty() { String::new() } else { api.key(&paging.after) };
     let page = api.resources.list::<R>(&prefix, &after, paging.limit()).await?;
-    let shown: Vec<_> = page.resources.iter().map(|known| known.resource.shown()).collect();
+    let now_ms = api.clock.wall_ms();
+    let stored = page.resources.iter().map(|known| &known.resource);
+    let shown: Vec<_> = stored.filter(|one| !one.has_ended(now_ms)).map(R::shown).collect();
     let next = page.next.as_deref().and_then(|key| key.strip_prefix(&prefix));
     Ok(answer(StatusCode::OK, None, &json!({ R::MANY: shown, "next": next })))
 }
@@ -38,6 +46,7 @@ pub(crate) async fn show<R: Shown>(api: &Api, name: &str) -> Result<Response, Pr
 
 pub(crate) async fn find<R: Shown>(api: &Api, name: &str) -> Result<Known<R>, Problem> {
     let found = api.resources.get::<R>(&api.key(name)).await?;
+    let found = found.filter(|known| !known.resource.has_ended(api.clock.wall_ms()));
     found.ok_or_else(|| Problem::not_found("there is none of this name"))
 }
 

@@ -26,6 +26,9 @@ use super::{Api, BODY_BYTES_MAX, import, routes};
 use crate::kind::{CaughtUp, Kind};
 use crate::observed::Observed;
 
+/// The wall clock of the tests.
+const NOW_MS: i64 = 1_800_000_000_000;
+
 /// An answer.
 struct Answer {
     status: u16,
@@ -216,7 +219,17 @@ async fn serve_kinds(
     store: Arc<MemoryMeta>,
     kinds: Vec<Kind>,
 ) -> Client {
-    let clock = Arc::new(ManualClock::new(1_800_000_000_000));
+    serve_at(Arc::new(ManualClock::new(NOW_MS)), bound, broker, store, kinds).await
+}
+
+/// The same by this clock.
+async fn serve_at(
+    clock: Arc<ManualClock>,
+    bound: &str,
+    broker: Option<Arc<Shared>>,
+    store: Arc<MemoryMeta>,
+    kinds: Vec<Kind>,
+) -> Client {
     let rng = Arc::new(SystemRng);
     let passwords = Passwords::new(offload_to_blocking_threads(), 2, rng.clone());
     let host = Host { clock: clock.clone(), rng, passwords };
@@ -527,6 +540,33 @@ async fn a_ban_ends_when_it_says() {
     assert_eq!(created["until_ms"], 1_800_000_060_000_u64);
     assert_eq!((&created["who"]["network"], &created["reason"]), (&json!("10.0.0.0/8"), &json!("noise")));
     assert_eq!(root.ask("DELETE", "/bans/b", "").await.status, 204);
+}
+
+/// It was listed for good, and its id was taken.
+#[tokio::test]
+async fn a_ban_that_has_ended_is_as_if_it_were_not_there() {
+    let (clock, store) = (Arc::new(ManualClock::new(NOW_MS)), Arc::new(MemoryMeta::new()));
+    let anyone = serve_at(clock.clone(), "127.0.0.1", None, store.clone(), Vec::new()).await;
+    let ban = |id: &str, seconds: u64| json!({"id": id, "who": {"client": id}, "for_seconds": seconds});
+    for (id, seconds) in [("a", 1), ("b", 1), ("c", 60)] {
+        assert_eq!(anyone.post("/bans", ban(id, seconds)).await.status, 201, "{id}");
+    }
+    anyone.post("/bans", ban("a", 5)).await.is_problem(409, None);
+    clock.advance(Duration::from_secs(1));
+    let listed = || async { anyone.get("/bans").await.json()["bans"].as_array().unwrap().len() };
+    assert_eq!(listed().await, 1);
+    anyone.get("/bans/a").await.is_problem(404, None);
+    anyone.ask("DELETE", "/bans/a", "").await.is_problem(404, None);
+    assert_eq!(anyone.post("/bans", ban("a", 5)).await.status, 201);
+    assert_eq!(listed().await, 2);
+    // The row of the other one is gone.
+    let rows = store.list("ban/", "", 10).await.unwrap().entries;
+    let keys: Vec<_> = rows.iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(keys, ["ban/default/a", "ban/default/c"]);
+
+    let past = json!({"id": "p", "who": {"client": "p"}, "until_ms": NOW_MS + 1000});
+    anyone.post("/bans", past).await.is_problem(400, Some("until_ms"));
+    anyone.post("/bans", ban("z", 0)).await.is_problem(400, Some("for_seconds"));
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ pub struct Ban {
     pub id: String,
     /// Who is kept out.
     pub who: Banned,
-    /// When it ends, in milliseconds since 1970; `None`: never. What has ended may be removed at any time.
+    /// When it ends, in milliseconds since 1970; `None`: never. What has ended is as if it were not there, and may be removed at any
+    /// time.
     pub until_ms: Option<i64>,
     /// Why, for the operator; clients never see it.
     pub reason: String,
@@ -54,6 +55,18 @@ pub enum Banned {
 pub struct Network {
     address: IpAddr,
     bits: u8,
+}
+
+impl Ban {
+    /// Whether it keeps nobody out any more.
+    pub fn has_ended(&self, now_ms: i64) -> bool {
+        !holds(self.until_ms, now_ms)
+    }
+}
+
+/// Whether what ends at a time, if ever, has not ended.
+pub(crate) fn holds(until_ms: Option<i64>, now_ms: i64) -> bool {
+    until_ms.is_none_or(|until_ms| now_ms < until_ms)
 }
 
 impl Network {

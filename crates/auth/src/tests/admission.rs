@@ -13,7 +13,7 @@ use crate::scram::{Mechanism, StoredKeys};
 use crate::{
     Access, Action, AuthenticateError, AuthenticateFuture, Authenticator, Author, Ban, Banned, Credentials,
     Effect, Existing, Grant, Identity, Link, Offload, OpenError, Outcome, PasswordHash, Passwords,
-    Permission, Refusal, Request, User, Who, import_mosquitto,
+    Permission, Refusal, Request, User, Who, import_mosquitto, store_ban,
 };
 
 fn user(name: &str, password: &str) -> User {
@@ -123,6 +123,27 @@ async fn a_change_is_felt_by_connections_that_are_there() {
 
 fn ban(id: &str, who: Banned, until_ms: Option<i64>) -> Ban {
     Ban { tenant: None, id: id.to_owned(), who, until_ms, reason: String::new() }
+}
+
+/// Bans that have ended stayed for good, but for those of clients that flap.
+#[tokio::test]
+async fn a_ban_that_is_stored_takes_those_away_that_have_ended() {
+    let desk = Desk::new(vec![Link::Users]).await;
+    let who = Banned::Client("c1".into());
+    let store = async |id: &str, until_ms| {
+        let entry = ban(id, who.clone(), until_ms);
+        let version = store_ban(&desk.access, &desk.resources, &entry, None).await.unwrap();
+        desk.access.caught_up(version).await;
+    };
+    store("flapping-a", Some(NOW_MS + 1_000)).await;
+    store("b", Some(NOW_MS + 1_000)).await;
+    store("c", Some(NOW_MS + 2_000)).await;
+    store("d", None).await;
+    desk.clock.advance(Duration::from_secs(1));
+    store("flapping-e", Some(NOW_MS + 3_000)).await;
+    let stored = desk.resources.list::<Ban>("", "", 10).await.unwrap().resources;
+    let ids: Vec<_> = stored.iter().map(|known| known.resource.id.as_str()).collect();
+    assert_eq!(ids, ["c", "d", "flapping-e"]);
 }
 
 #[tokio::test]

@@ -35,21 +35,25 @@ pub(super) struct Given {
 }
 
 /// Counts connects of MQTT clients, and bans those that flap; none if nobody is to be.
-pub(super) fn flapping(config: &Config, store: Arc<dyn MetaStore>) -> Option<mqtt::Connects> {
+pub(super) fn flapping(
+    config: &Config,
+    store: Arc<dyn MetaStore>,
+    access: &Access,
+) -> Option<mqtt::Connects> {
     let settings = &config.mqtt;
     let limits = FlappingLimits {
         connects_max: settings.flapping_connects?,
         window: settings.flapping_window.duration(),
         ban: settings.flapping_ban.duration(),
     };
+    let access = access.clone();
     let (flapping, resources, clock) = (Flapping::new(limits), Resources::new(store), SystemClock::new());
     Some(mqtt::Connects::new(move |tenant, client| {
-        let now_ms = clock.wall_ms();
-        let Some(ban) = flapping.note(tenant, client, now_ms) else { return };
+        let Some(ban) = flapping.note(tenant, client, clock.wall_ms()) else { return };
         info!(client, ban = ban.id, "a client flaps and is banned");
-        let resources = resources.clone();
+        let (access, resources) = (access.clone(), resources.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = store_ban(&resources, &ban, now_ms).await {
+            if let Err(error) = store_ban(&access, &resources, &ban, None).await {
                 warn!(err = %error, "a ban could not be stored");
             }
         });
