@@ -28,8 +28,34 @@ pub(super) struct Question {
     object: Object,
     /// The canonical name, or for `subscribe` the filter.
     name: String,
+    /// Left out: 0, where the action has one.
     qos: Option<u8>,
+    /// Left out: not to be retained, where the action knows that.
     retain: Option<bool>,
+}
+
+impl Question {
+    /// What is left out is what it is for an MQTT client that asks for nothing special; other actions have no such thing, and a permission
+    /// with a condition on it is judged as it is for them.
+    fn request(&self, action: Action) -> Request<'_> {
+        let (has_qos, has_retain) = match action {
+            Action::Publish => (true, true),
+            Action::Subscribe | Action::Receive => (true, false),
+            Action::Consume
+            | Action::Create
+            | Action::Delete
+            | Action::Alter
+            | Action::Describe
+            | Action::Administer => (false, false),
+        };
+        Request {
+            action,
+            object: self.object,
+            name: &self.name,
+            qos: self.qos.or(has_qos.then_some(0)),
+            retain: self.retain.or(has_retain.then_some(false)),
+        }
+    }
 }
 
 pub(super) async fn explain(
@@ -55,15 +81,15 @@ pub(super) async fn explain(
         peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         identity,
     };
-    let Question { object, qos, retain, .. } = question;
-    let request = Request { action, object, name: &question.name, qos, retain };
+    let request = question.request(action);
     let (decision, because) = api.access.explain(&principal, &request);
     let decision = match decision {
         Decision::Allow => "allow",
         Decision::AllowChecked => "allow_checked",
         Decision::Deny => "deny",
     };
-    Ok(answer(StatusCode::OK, None, &json!({ "decision": decision, "because": because })))
+    let asked = json!({ "qos": request.qos, "retain": request.retain });
+    Ok(answer(StatusCode::OK, None, &json!({ "decision": decision, "because": because, "asked": asked })))
 }
 
 fn action(word: &str) -> Option<Action> {

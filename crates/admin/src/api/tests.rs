@@ -528,6 +528,24 @@ async fn explanations_name_the_rule() {
             assert_eq!(answer["because"], because);
         }
     }
+    // A condition counted as not met by what the question left out, unlike by an ordinary publication.
+    for (id, condition, value) in [("plain", "retain", json!(false)), ("lossy", "qos", json!([0]))] {
+        let mut rule =
+            json!({"id": id, "who": "everyone", "effect": "allow", "rights": ["publish"], "patterns": [id]});
+        rule[condition] = value;
+        assert_eq!(root.post("/permissions", rule).await.status, 201);
+    }
+    for (query, decision, asked) in [
+        ("action=publish&name=plain", "allow", json!({"qos": 0, "retain": false})),
+        ("action=publish&name=plain&retain=true", "deny", json!({"qos": 0, "retain": true})),
+        ("action=publish&name=lossy", "allow", json!({"qos": 0, "retain": false})),
+        ("action=publish&name=lossy&qos=1", "deny", json!({"qos": 1, "retain": false})),
+        ("action=subscribe&name=lossy", "deny", json!({"qos": 0, "retain": null})),
+        ("action=consume&name=lossy", "deny", json!({"qos": null, "retain": null})),
+    ] {
+        let answer = root.get(&format!("/access/explain?{query}")).await.json();
+        assert_eq!((&answer["decision"], &answer["asked"]), (&decision.into(), &asked), "{query}: {answer}");
+    }
     root.get("/access/explain?user=bob&action=publish&name=x").await.is_problem(404, None);
     root.get("/access/explain?action=dance&name=x").await.is_problem(400, Some("action"));
 }
