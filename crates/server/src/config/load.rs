@@ -2,7 +2,7 @@
 
 mod lists;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,12 @@ impl Loaded {
 /// Reads all sources. The later of defaults, file, environment and flags wins. On failure, everything that is wrong is
 /// returned, in the order of the sources.
 pub(crate) fn load(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
-    let mut loader = Loader { config: Config::default(), origins: Origins::new(), problems: Vec::new() };
+    let mut loader = Loader {
+        config: Config::default(),
+        origins: Origins::new(),
+        unread: BTreeSet::new(),
+        problems: Vec::new(),
+    };
     if let Some(path) = &sources.file {
         loader.file(path);
     }
@@ -73,6 +78,8 @@ pub(crate) fn load(sources: &Sources) -> Result<Loaded, Vec<Problem>> {
 struct Loader {
     config: Config,
     origins: Origins,
+    /// Settings whose last value is of another type, each as `section.key`. What stands there instead breaks no rule.
+    unread: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
@@ -201,9 +208,11 @@ impl Loader {
         let at = format!("{}.{}", target.name(), field.name);
         match target.set(key, raw) {
             Ok(()) => {
+                self.unread.remove(&at);
                 self.origins.insert(at, origin);
             }
             Err(expected) => {
+                self.unread.insert(at);
                 self.report(origin, ProblemKind::Type { name, expected, found: shortened(found) });
             }
         }
@@ -241,6 +250,9 @@ impl Loader {
 
     fn finish(mut self) -> Result<Loaded, Vec<Problem>> {
         for fault in self.config.faults().into_vec() {
+            if self.unread.contains(&format!("{}.{}", fault.section, fault.key)) {
+                continue;
+            }
             let origin = self.origin_of(&fault.section, fault.key);
             let name = format!("{}.{}", without_numbers(&fault.section), fault.key);
             self.report(origin, ProblemKind::Rule { name, rule: fault.rule });

@@ -316,6 +316,18 @@ fn any_port_holds_for_all_listeners() {
     assert_eq!(ports, [Some(0), None]);
 }
 
+/// It was also said to be missing.
+#[test]
+fn a_value_that_cannot_be_read_is_reported_once() {
+    for (listener, expected) in [
+        ("name = \"A b\"\nbind = \"127.0.0.1:5\"", "broker.toml:2: mqtt.listeners.name: expected"),
+        ("name = \"a\"\nbind = 5", "broker.toml:3: mqtt.listeners.bind: expected"),
+    ] {
+        let found = problems(&format!("[[mqtt.listeners]]\n{listener}"), &[]);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{found:#?}");
+    }
+}
+
 #[test]
 fn every_mistake_in_a_listener_is_reported_with_its_line() {
     let one = |rest: &str| format!("[[mqtt.listeners]]\nname = \"a\"\n{rest}");

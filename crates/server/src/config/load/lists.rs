@@ -83,6 +83,7 @@ impl Loader {
             }
             Err(expected) => {
                 let found = shortened(&file.text[value.span()]);
+                self.unread.insert(format!("{section}.{key}"));
                 self.report(origin, ProblemKind::Type { name: format!("{name}.{key}"), expected, found });
             }
         }
