@@ -109,7 +109,9 @@ pub enum Refusal {
     #[error("user, password, token or certificate is not accepted")]
     BadCredentials,
     /// It presented nothing, and anonymous clients may not come in here.
-    #[error("anonymous clients come in through a listener that is bound to loopback only")]
+    #[error(
+        "anonymous clients come in only where the listener is bound to loopback and anonymous_on_loopback is set"
+    )]
     AnonymousNotAllowed,
     /// As before or as `BadCredentials`, and there is nobody yet who could come in: the operator has to make a user.
     #[error(
