@@ -179,6 +179,11 @@ impl Shared {
         }
     }
 
+    /// Whether nothing is taken at all, neither records nor what sessions need to be stored.
+    pub fn is_unwritable(&self) -> bool {
+        self.node.journal_state() != JournalState::Open || self.node.groups().iter().any(Group::has_failed)
+    }
+
     /// What the journal counted.
     pub fn journal_counters(&self) -> JournalCounters {
         self.node.journal_counters()

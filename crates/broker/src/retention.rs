@@ -30,7 +30,13 @@ impl Shared {
         let now = self.clock.wall_ms();
         let hour = now / HOUR_MS;
         let is_new_hour = self.expired_hour.swap(hour, Ordering::Relaxed) != hour;
+        let trimmed = self.trim(now, is_new_hour).await;
+        // After what makes space.
         self.remove_expired_retained(now, is_new_hour).await;
+        trimmed
+    }
+
+    async fn trim(&self, now: i64, is_new_hour: bool) -> bool {
         let mut trimmed = false;
         for group in self.node.groups() {
             let due = self.due(group, now, is_new_hour);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! s <tenant> 00 <id>  ->  flags u8 | keep u64 ms (max: for ever) | since i64 wall ms | start u64 | up i64 ms
-//!                         | length u32, what it took of shares | length u8, what its rows begin with | state
-//!                                                                                         (group by hash of the id)
+//!                         | length u32, what it took of shares
+//!                         | length u8, what its rows begin with (with flag 2) | state     (group by hash of the id)
 //! ```
 //!
 //! Flag 1, owned: a connection has the session; after a crash it counts as given up at the start of the broker. Otherwise
@@ -145,7 +145,10 @@ pub(crate) async fn claim(
         }
     };
     let found = match former {
-        Some(Former::Left(state)) => Ok(Before { has_row: state.is_some(), state, ..Before::default() }),
+        Some(Former::Left(state)) => {
+            // Where the session is over its row is being removed, and that may fail: it counts as there.
+            Ok(Before { has_row: true, state, ..Before::default() })
+        }
         Some(Former::Silent) => stored_at_last(&core, &key).await,
         None => stored(&core, &key).await,
     };
@@ -373,9 +376,14 @@ fn give_up_ownership(core: &Core, key: &SessionKey, epoch: u64) {
     }
 }
 
-/// Removes the rows of a session that is over; an empty prefix is that of none.
+/// Whether rows that begin so are those of one session. What is shorter might be anybody's, and is not believed.
+fn is_own(prefix: &[u8]) -> bool {
+    (OWN_ROWS_MIN..=OWN_ROWS_MAX).contains(&prefix.len())
+}
+
+/// Removes the rows of a session that is over, if it may have any.
 async fn drop_rows(core: &Core, prefix: Bytes) -> Result<(), Error> {
-    if prefix.is_empty() {
+    if !is_own(&prefix) {
         return Ok(());
     }
     let rows = core.rows_handle();
@@ -397,7 +405,7 @@ async fn drop_rows(core: &Core, prefix: Bytes) -> Result<(), Error> {
 
 /// The same, beside what goes on.
 fn drop_later(core: &Core, prefix: Bytes) {
-    if prefix.is_empty() {
+    if !is_own(&prefix) {
         return;
     }
     let task = core.clone();
@@ -436,7 +444,7 @@ struct Row {
     keep: Keep,
     /// When it was given up.
     since: Moment,
-    /// What the keys of its rows begin with. Bound: 255 bytes.
+    /// What the keys of its rows begin with; empty if it never had any.
     own_rows: Bytes,
     state: Bytes,
 }
@@ -451,13 +459,20 @@ pub(crate) struct Found {
 }
 
 const OWNED: u8 = 1;
-const FIXED_BYTES: usize = 38;
+/// Flag: it is said what its rows begin with.
+const HAS_ROWS: u8 = 2;
+const FIXED_BYTES: usize = 37;
+/// Bounds: bytes of what a session's rows begin with. The least is two letters and a number that nobody else has.
+const OWN_ROWS_MIN: usize = 10;
+const OWN_ROWS_MAX: usize = 255;
 
 impl Row {
     fn encode(&self, taken: &Bytes) -> Bytes {
-        let own_rows = &self.own_rows;
-        let mut out = BytesMut::with_capacity(FIXED_BYTES + taken.len() + own_rows.len() + self.state.len());
-        out.put_u8(if self.owned { OWNED } else { 0 });
+        let own_rows = if is_own(&self.own_rows) { &self.own_rows[..] } else { b"" };
+        let mut out =
+            BytesMut::with_capacity(FIXED_BYTES + 1 + taken.len() + own_rows.len() + self.state.len());
+        let has_rows = if own_rows.is_empty() { 0 } else { HAS_ROWS };
+        out.put_u8(if self.owned { OWNED } else { 0 } | has_rows);
         out.put_u64(match self.keep {
             Keep::Forever => u64::MAX,
             Keep::For(ms) => ms,
@@ -468,8 +483,10 @@ impl Row {
         // Bound: 65,535 records with the keys of their shares.
         out.put_u32(taken.len() as u32);
         out.put_slice(taken);
-        out.put_u8(own_rows.len() as u8);
-        out.put_slice(own_rows);
+        if has_rows != 0 {
+            out.put_u8(own_rows.len() as u8);
+            out.put_slice(own_rows);
+        }
         out.put_slice(&self.state);
         out.freeze()
     }
@@ -483,7 +500,8 @@ impl Row {
         if input.len() < FIXED_BYTES {
             return None;
         }
-        let owned = input.get_u8() & OWNED != 0;
+        let flags = input.get_u8();
+        let owned = flags & OWNED != 0;
         let keep = match input.get_u64() {
             u64::MAX => Keep::Forever,
             ms => Keep::For(ms),
@@ -494,7 +512,7 @@ impl Row {
             return None;
         }
         let taken = input.split_to(length);
-        let length = usize::from(input.try_get_u8().ok()?);
+        let length = if flags & HAS_ROWS != 0 { usize::from(input.try_get_u8().ok()?) } else { 0 };
         if input.len() < length {
             return None;
         }
@@ -557,7 +575,7 @@ mod tests {
             keep in prop_oneof![Just(Keep::Forever), (0..u64::MAX).prop_map(Keep::For)],
             (wall_ms, start, up_ms) in any::<(i64, u64, i64)>(),
             [taken, own_rows, state] in
-                [0..30_usize, 0..12, 0..30].map(|len| proptest::collection::vec(any::<u8>(), len)),
+                [0..30_usize, OWN_ROWS_MIN..12, 0..30].map(|len| proptest::collection::vec(any::<u8>(), len)),
         ) {
             let since = Moment { wall_ms, start, up_ms };
             let row = Row { owned, keep, since, own_rows: own_rows.into(), state: state.into() };
@@ -568,6 +586,24 @@ mod tests {
             }
             prop_assert_eq!(Row::decode_all(bytes), Some((row, taken)));
         }
+    }
+
+    /// Rows of sessions that have no rows of their own are as they were before any could have.
+    #[test]
+    fn a_row_that_says_nothing_of_own_rows_has_none() {
+        let since = Moment { wall_ms: 1, start: 2, up_ms: 3 };
+        let state = Bytes::from_static(b"\x05state");
+        let row = Row { owned: true, keep: Keep::For(7), since, own_rows: Bytes::new(), state };
+        let bytes = row.encode(&Bytes::from_static(b"t"));
+        let expected = b"\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\x01t\x05state";
+        assert_eq!(&bytes[..], expected);
+        assert_eq!(Row::decode(bytes), Some(row));
+    }
+
+    #[test]
+    fn what_might_be_anybodys_is_not_removed_with_a_session() {
+        assert!(!is_own(b"") && !is_own(b"r") && !is_own(b"mq\0\0\0\0"));
+        assert!(is_own(b"mq\0\0\0\0\0\0\0\x01"));
     }
 
     const SECOND: Duration = Duration::from_secs(1);

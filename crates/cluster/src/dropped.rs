@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariant: what is kept here follows from the entries that the rows have, as the log's own memory follows from those of the
-//! log; both remember a drop for the same number of entries, so that they refuse the same batches.
+//! log; both remember a drop for the same number of entries (the log of the RocksDB engine for longer, which nobody sees: no
+//! batch is that late), so that they refuse the same batches.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -3,8 +3,8 @@
 //! ```text
 //!   version u8 | incarnation u64 | will
 //!   subscriptions u32 | (text, tag u32)*
-//!   has cursor u8 | cursor | starts u32 | (filter, cursor)*
-//!   resumes u16 | (cursor of one place, records u32)*
+//!   has cursor u8 | cursor | starts u32 | (filter, cursor)*           (since version 3)
+//!   resumes u16 (u8 in version 1) | (cursor of one place, records u32)*
 //!   sources u16 | (shard u64 (0: retained), topic)*
 //!   exchanges u16 | (packet id u16, flags u8, source u16, base u64, record u32, identifier u32)*
 //!   will: 0 | 1 packet, qos u8 | 2 key of its row, value of its row       texts and packets have their length u32 in front
@@ -170,7 +170,8 @@ impl State {
     /// None if the bytes are damaged, or of a version that this build does not know.
     pub(crate) fn decode(mut input: Bytes) -> Option<Self> {
         let input = &mut input;
-        if input.try_get_u8().ok()? != VERSION {
+        let version = input.try_get_u8().ok()?;
+        if !(1..=VERSION).contains(&version) {
             return None;
         }
         let incarnation = input.try_get_u64().ok()?;
@@ -185,12 +186,12 @@ impl State {
             0 => None,
             _ => Some(Cursor::decode(input)?),
         };
-        let count = input.try_get_u32().ok()?;
+        let count = if version >= 3 { input.try_get_u32().ok()? } else { 0 };
         let mut starts = Vec::new();
         for _ in 0..count {
             starts.push((take_text(input)?, Cursor::decode(input)?));
         }
-        let count = input.try_get_u16().ok()?;
+        let count = if version >= 2 { input.try_get_u16().ok()? } else { input.try_get_u8().ok()?.into() };
         let mut resumes = Vec::new();
         for _ in 0..count {
             resumes.push(Resume { at: Cursor::decode(input)?, taken: input.try_get_u32().ok()? });
@@ -345,6 +346,28 @@ mod tests {
                 }
             },
         )
+    }
+
+    /// What was stored by builds that knew less of a session.
+    #[test]
+    fn states_of_earlier_versions_are_read() {
+        let (mut cursor, mut at) = (BytesMut::new(), Cursor::default());
+        at.set(model::GroupId(1), broker::Position { index: 7, ordinal: 2 });
+        at.encode(&mut cursor);
+        let (head, tail) = ([&[0; 8][..], &[0], &[0; 4], &[1], &cursor].concat(), [0; 4]);
+        let resume = [&cursor[..], &5_u32.to_be_bytes()].concat();
+        let expected = State {
+            cursor: Some(at.clone()),
+            resumes: vec![Resume { at: at.clone(), taken: 5 }],
+            ..State::default()
+        };
+        let first = [&[1][..], &head, &[1], &resume, &tail].concat();
+        let second = [&[2][..], &head, &[0, 1], &resume, &tail].concat();
+        let third = [&[3][..], &head, &[0; 4], &[0, 1], &resume, &tail].concat();
+        for bytes in [first, second, third] {
+            assert_eq!(State::decode(bytes.into()), Some(expected.clone()));
+        }
+        assert_eq!(State::decode([&[4][..], &head, &[0; 4], &[0, 0], &tail].concat().into()), None);
     }
 
     fn state() -> impl Strategy<Value = State> {

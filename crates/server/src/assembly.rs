@@ -199,7 +199,7 @@ fn pressure(config: &Config, shared: &Arc<Shared>) -> Arc<Pressure> {
     let signals = move || Signals {
         memory: limits.memory.and_then(|_| rt::memory_in_use()).unwrap_or(0),
         backlog: shared.counters().backlog_bytes.load(Ordering::Relaxed),
-        is_unwritable: shared.not_ready().is_some(),
+        is_unwritable: shared.is_unwritable(),
     };
     Arc::new(Pressure::new(limits, signals, Instant::now()))
 }
