@@ -14,7 +14,7 @@ use crate::bans::Suspect;
 use crate::chain::{Chain, Link, identity_of};
 use crate::credentials::Credentials;
 use crate::follow::{Follower, OpenError};
-use crate::grant::Grant;
+use crate::grant::{Grant, stored_identity};
 use crate::password::PasswordHash;
 use crate::passwords::Passwords;
 use crate::principal::{Identity, Principal};
@@ -195,7 +195,14 @@ impl Access {
     /// Why it is nobody.
     pub async fn admit_operator(&self, credentials: &Credentials) -> Result<Principal, Refusal> {
         self.shared.check_whole(&credentials.tenant)?;
-        let principal = self.prove(credentials).await?;
+        let mut principal = self.prove(credentials).await?;
+        if principal.identity.expires_at_ms.is_some_and(|expires_at| expires_at <= self.shared.now_ms()) {
+            return Err(Refusal::Expired);
+        }
+        // Comparing passwords takes a while: what has changed meanwhile counts.
+        if let Some(identity) = stored_identity(&self.shared, &principal)? {
+            principal.identity = identity;
+        }
         match &principal.user {
             Some(user) if !principal.identity.superuser && self.shared.bans_user(&principal.tenant, user) => {
                 Err(Refusal::Banned)

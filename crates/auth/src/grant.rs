@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::access::{Refusal, Shared};
 use crate::authorizer::{Action, Decision, Object, Request};
 use crate::chain::identity_of;
-use crate::principal::Principal;
+use crate::principal::{Identity, Principal};
 use crate::tables::TenantView;
 
 /// Bound: decisions that a connection remembers.
@@ -120,23 +120,31 @@ impl Grant {
     }
 }
 
+/// What a user of our own table is by now; `None`: it is not one of ours.
+///
+/// # Errors
+/// It is gone, or locked out.
+pub(crate) fn stored_identity(shared: &Shared, principal: &Principal) -> Result<Option<Identity>, Refusal> {
+    let Some(name) = principal.user.as_ref().filter(|_| principal.identity.stored) else { return Ok(None) };
+    match shared.tables.user(principal.tenant.as_str(), name) {
+        Some(user) if !user.disabled => Ok(Some(identity_of(&user))),
+        _ => Err(Refusal::BadCredentials),
+    }
+}
+
 impl Seen {
     fn of(shared: &Shared, mut principal: Arc<Principal>) -> Seen {
         // Before anything is read: what changes meanwhile is read again.
         let revision = shared.tables.revision();
         let tenant = shared.tables.view(principal.tenant.as_str());
         let mut standing = if tenant.whole { Ok(()) } else { Err(Refusal::Unavailable) };
-        if principal.identity.stored
-            && let Some(name) = &principal.user
-        {
-            match shared.tables.user(principal.tenant.as_str(), name) {
-                Some(user) if !user.disabled => {
-                    let identity = identity_of(&user);
-                    principal = Arc::new(Principal { identity, ..(*principal).clone() });
-                }
-                // What cannot be read is no proof that the user is gone.
-                _ => standing = standing.and(Err(Refusal::BadCredentials)),
+        match stored_identity(shared, &principal) {
+            Ok(None) => {}
+            Ok(Some(identity)) => {
+                principal = Arc::new(Principal { identity, ..(*principal).clone() });
             }
+            // What cannot be read is no proof that the user is gone.
+            Err(refusal) => standing = standing.and(Err(refusal)),
         }
         let standing = standing.and_then(|()| shared.check_bans(&principal));
         let open = standing.is_ok() && shared.is_open(&tenant);

@@ -6,10 +6,12 @@ use model::Resource as _;
 use crate::access::Access;
 use crate::resources::Ban;
 
+/// How long a ban that has ended stays. It keeps nobody out, but does again if the clock was ahead and is put right.
+const KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 /// Bound: bans that have ended and are removed when one is stored. What is left over goes with the next ones.
 const REMOVED_AT_ONCE: usize = 100;
 
-/// Stores a ban if what is there is as expected (`None`: whatever is there), and removes bans that have ended, whoever made them.
+/// Stores a ban if what is there is as expected (`None`: whatever is there), and removes bans that ended a day ago or earlier, whoever made them.
 /// Answers its version.
 ///
 /// # Errors
@@ -29,12 +31,12 @@ pub async fn store_ban(
 }
 
 async fn remove_ended(access: &Access, resources: &Resources) -> Result<(), MetaError> {
-    let now_ms = access.shared().now_ms();
+    let before = access.shared().now_ms().saturating_sub(KEPT_MS);
     let mut transaction = Transaction::new();
-    for key in access.shared().tables.ended_bans(now_ms, REMOVED_AT_ONCE) {
+    for key in access.shared().tables.ended_bans(before, REMOVED_AT_ONCE) {
         // It may have been removed or replaced since.
         let known = resources.get::<Ban>(&key).await?;
-        if let Some(known) = known.filter(|known| known.resource.has_ended(now_ms)) {
+        if let Some(known) = known.filter(|known| known.resource.has_ended(before)) {
             let path = known.resource.path();
             transaction = transaction.check(path.clone(), Expect::Version(known.version)).delete(path);
         }
