@@ -15,6 +15,8 @@ use wire::kafka::ErrorCode;
 
 use super::machine::{Command, Join, Joined, JoinedMember, Ms, Sync, SyncAnswer, Token};
 
+/// Bytes of a protocol type; those that are in use have about ten.
+const PROTOCOL_TYPE_MAX: usize = 255;
 /// What a member costs beside the bytes of what it sent.
 pub(crate) const MEMBER_BYTES: usize = 256;
 
@@ -57,10 +59,10 @@ impl Member {
         found.map_or_else(Bytes::new, |(_, metadata)| metadata.clone())
     }
 
-    /// Bytes that it makes us hold beside its id.
+    /// Bytes that it makes us hold beside its id. An instance is known by its name as well.
     fn size(&self) -> usize {
         let names =
-            self.instance.as_ref().map_or(0, String::len) + self.client_id.len() + self.client_host.len();
+            2 * self.instance.as_ref().map_or(0, String::len) + self.client_id.len() + self.client_host.len();
         MEMBER_BYTES + names + size_of_pairs(&self.protocols) + self.assignment.len()
     }
 }
@@ -104,7 +106,7 @@ impl Group {
     pub(crate) fn size(&self) -> usize {
         let members = self.members.iter().map(|(id, member)| id.len() + member.size());
         let pending = self.pending.keys().map(|id| id.len() + MEMBER_BYTES);
-        members.chain(pending).sum()
+        self.protocol_type.len() + members.chain(pending).sum::<usize>()
     }
 
     /// Whether a join would make more than `most` members, or more ids than that which nobody used yet.
@@ -265,7 +267,10 @@ impl Group {
     }
 
     fn check_protocols(&self, join: &Join) -> Result<(), ErrorCode> {
-        if join.protocol_type.is_empty() || join.protocols.is_empty() {
+        if join.protocol_type.is_empty()
+            || join.protocol_type.len() > PROTOCOL_TYPE_MAX
+            || join.protocols.is_empty()
+        {
             return Err(ErrorCode::InconsistentGroupProtocol);
         }
         let replaced = match (&join.instance, join.member_id.is_empty()) {

@@ -60,8 +60,8 @@ impl Join {
     fn size(&self) -> usize {
         let names = [&self.group, &self.member_id, &self.new_member_id, &self.client_id, &self.client_host];
         let names =
-            names.map(String::len).iter().sum::<usize>() + self.instance.as_ref().map_or(0, String::len);
-        MEMBER_BYTES + names + size_of_pairs(&self.protocols)
+            names.map(String::len).iter().sum::<usize>() + 2 * self.instance.as_ref().map_or(0, String::len);
+        MEMBER_BYTES + self.protocol_type.len() + names + size_of_pairs(&self.protocols)
     }
 }
 

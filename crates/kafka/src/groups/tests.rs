@@ -336,6 +336,8 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(code(&mut world, |join| join.group.clear()), Some(ErrorCode::InvalidGroupId));
     assert_eq!(code(&mut world, |join| join.session_timeout = 5_999), Some(ErrorCode::InvalidSessionTimeout));
     assert_eq!(code(&mut world, |join| join.protocols.clear()), Some(ErrorCode::InconsistentGroupProtocol));
+    let long = |join: &mut Join| join.protocol_type = "c".repeat(256);
+    assert_eq!(code(&mut world, long), Some(ErrorCode::InconsistentGroupProtocol));
     assert_eq!(code(&mut world, |join| join.member_id = "x".into()), Some(ErrorCode::UnknownMemberId));
     assert_eq!(code(&mut world, |_| ()), None);
     let other = |join: &mut Join| join.protocols = vec![("sticky".into(), Bytes::new())];
