@@ -51,6 +51,8 @@ pub(crate) struct Connection<B: Broker> {
     /// Silence that the client is allowed; zero: any.
     pub(crate) silence_max: Duration,
     pub(crate) heard: Instant,
+    /// Its silence was judged late once. Until it is heard, that is not done again.
+    pub(crate) was_spared: bool,
     /// Seconds for which the session outlives the connection.
     pub(crate) expiry: u32,
     pub(crate) incarnation: u64,
@@ -120,6 +122,7 @@ impl<B: Broker> Connection<B> {
     #[inline]
     pub(crate) fn hear(&mut self, now: Instant) {
         self.heard = now;
+        self.was_spared = false;
     }
 
     #[inline]
@@ -213,7 +216,7 @@ impl<B: Broker> Connection<B> {
             return Ok(());
         }
         let due = self.heard + self.silence_max;
-        if turn.now - due > LATE {
+        if turn.now - due > LATE && !std::mem::replace(&mut self.was_spared, true) {
             // This core stood still, or is behind. What the client said meanwhile may be on its way to us.
             self.heard += turn.now - due + GRACE;
             return Ok(());

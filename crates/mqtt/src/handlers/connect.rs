@@ -433,6 +433,7 @@ pub(crate) fn accept<B: Broker>(
         // One and a half times the keep alive [MQTT-3.1.2-22].
         silence_max: Duration::from_millis(u64::from(opening.keep_alive) * 1500),
         heard: turn.now,
+        was_spared: false,
         expiry: opening.expiry,
         incarnation: claimed.incarnation,
         lease: claimed.lease,
