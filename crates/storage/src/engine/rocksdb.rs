@@ -136,7 +136,7 @@ impl RocksLog {
             .map_err(|err| io("find batch", err))?;
         let first = first.filter(|row| row.key.starts_with(&at[..9])).map_or(at, |row| row.key.to_vec());
         let rows = self.database.rows(Space::Log, &first, &batch_key(shard, end.0));
-        Ok(Box::new(rows.map(|row| decode_batch(&row.map_err(|err| io("read batch", err))?))))
+        Ok(Box::new(rows.map(|row| decode_batch(&row.map_err(unread)?))))
     }
 
     /// Removes rows below the shards' starts, after the starts themselves are written: a crash in between leaves rows that the
@@ -146,7 +146,7 @@ impl RocksLog {
             let mut changes = self.database.changes(Space::Log);
             let mut rows = 0;
             for row in self.database.rows(Space::Log, &batch_key(shard, 0), &batch_key(shard, below)) {
-                let batch = decode_batch(&row.map_err(|err| io("read batch", err))?)?;
+                let batch = decode_batch(&row.map_err(unread)?)?;
                 if batch.end().0 > below || rows == CLEANED_ROWS_MAX {
                     break;
                 }
@@ -580,6 +580,14 @@ fn decode_order(key: &Bytes, value: &Bytes) -> Result<Scanned, Malformed> {
         count: value.get_u32_le(),
         size: value.get_u32_le(),
     })
+}
+
+/// Why a batch could not be read: its bytes are damaged, or another try may succeed.
+fn unread(err: rocksdb::Error) -> LogError {
+    match err.kind() {
+        rocksdb::ErrorKind::Corruption => LogError::Damaged { what: "a batch" },
+        _ => io("read batch", err),
+    }
 }
 
 fn io(operation: &'static str, err: rocksdb::Error) -> LogError {
